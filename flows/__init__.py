@@ -1,0 +1,1 @@
+"""Prefect only: order, retries, concurrency and names. No arithmetic and no paths live here."""

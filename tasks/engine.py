@@ -1,0 +1,124 @@
+"""The only importer of DeepSpeed: one step of optimisation, sharded or not.
+
+The engine averages gradients over processes and clips by their global norm. It never accumulates:
+Barlow Twins over a batch is not a sum over its parts. The learning rate is set by the caller before
+each step as a function of the step alone, so no scheduler state exists.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tasks.params import TrainingParams
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed  # noqa: E402 - it reads DS_ACCELERATOR while it is imported
+from deepspeed.utils import logger as deepspeed_logger  # noqa: E402
+
+_SINGLE = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+}
+
+
+def join_world() -> tuple[int, int]:
+    """Join the process group that ``torchrun`` describes, or a group of one.
+
+    Returns:
+        This process's rank and the number of processes.
+    """
+    deepspeed_logger.setLevel(logging.WARNING)
+    for name, value in _SINGLE.items():
+        os.environ.setdefault(name, value)
+    # Compiling this operator takes minutes, needs a compiler, and a killed compilation leaves a
+    # lock on which every later run waits for ever. Gloo does its work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not dist.is_initialized():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        deepspeed.init_distributed(backend, verbose=False)
+    return dist.get_rank(), dist.get_world_size()
+
+
+class Engine:
+    """A module with its optimiser, under DeepSpeed ZeRO.
+
+    Args:
+        module: What is trained; weights must be equal on every process.
+        params: Batch size, clipping, ZeRO stage.
+        world_size: Number of processes; divides the batch.
+    """
+
+    def __init__(self, module: nn.Module, params: TrainingParams, world_size: int) -> None:
+        self.zero_stage = params.zero_stage
+        groups = _decay_groups(module, params.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=params.learning_rate)
+        config = {
+            "train_micro_batch_size_per_gpu": params.batch_size // world_size,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": params.clip_norm,
+            "zero_optimization": {"stage": params.zero_stage},
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+            "wall_clock_breakdown": False,
+        }
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=config, dist_init_required=False
+        )
+
+    @property
+    def module(self) -> nn.Module:
+        """The wrapped module; call it through here so that ZeRO-3 gathers its weights."""
+        engine: nn.Module = self._engine
+        return engine
+
+    def step(self, loss: Tensor, learning_rate: float) -> None:
+        """Differentiate the loss and move the weights once."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.backward(loss)
+        self._engine.step()
+
+    def gradient_norm(self) -> float | None:
+        """Return the global gradient norm before clipping; ``None`` at ZeRO stage 0."""
+        norm = self._engine.get_global_grad_norm()
+        return None if norm is None else float(norm)
+
+    def save(self, folder: Path, tag: str) -> None:
+        """Write weights and optimiser state, every process its part, without naming it latest."""
+        self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+
+    def load(self, folder: Path, tag: str) -> None:
+        """Restore what ``save`` wrote; the caller has verified the files' digests."""
+        self._engine.load_checkpoint(str(folder), tag=tag)
+
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return whole weights of ``module``, gathered if ZeRO-3 has split them.
+
+        Every process must call it.
+        """
+        split = list(module.parameters()) if self.zero_stage == 3 else []
+        with deepspeed.zero.GatheredParameters(split, enabled=bool(split)):
+            return {name: t.detach().cpu().clone() for name, t in module.state_dict().items()}
+
+    def close(self) -> None:
+        """Release hooks and buffers; the process group stays."""
+        self._engine.destroy()
+
+
+def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay matrices only: biases and gains are not shrunk, as in the v1 recipe."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]

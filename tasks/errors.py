@@ -1,0 +1,62 @@
+"""What can go wrong, as one tree.
+
+    TesseraError
+    |-- ParamsError            params.yaml does not say what a stage needs
+    |-- DataError              an input is not what its contract says
+    |   |-- ValidationFailed   the archive or a shard broke an expectation
+    |   `-- DigestMismatch     bytes differ from those that were recorded
+    |-- StageBusy              another process is running the same stage
+    |-- StageFailed            a stage run by somebody else ended with an error
+    |-- LineageError           a parent is missing or does not fit
+    `-- PromotionRefused       the gate kept the incumbent
+
+Each message says what was expected, what was found, where, and what to do. ``ValueError`` belongs
+to ``models``; ``assert`` is for our own logic only.
+"""
+
+
+class TesseraError(Exception):
+    """Root of everything that a user may meet and mend.
+
+    Args:
+        expected: What the contract asks for.
+        found: What was there instead.
+        where: File, tile, field or process that is meant.
+        mend: What the user can do about it.
+    """
+
+    def __init__(self, expected: str, *, found: str, where: str, mend: str) -> None:
+        self.expected, self.found, self.where, self.mend = expected, found, where, mend
+        super().__init__(f"{where}: expected {expected}; found {found}. {mend}")
+
+
+class ParamsError(TesseraError):
+    """``params.yaml`` is missing, malformed, or holds a value outside its range."""
+
+
+class DataError(TesseraError):
+    """An input file breaks its contract."""
+
+
+class ValidationFailed(DataError):
+    """An archive or a shard broke at least one expectation; the verdict says which."""
+
+
+class DigestMismatch(DataError):
+    """A file's bytes are not those that its manifest or catalogue recorded."""
+
+
+class StageBusy(TesseraError):
+    """Another process holds the lock of the stage."""
+
+
+class StageFailed(TesseraError):
+    """A stage that was started as a process of its own ended with an error."""
+
+
+class LineageError(TesseraError):
+    """A parent's manifest is missing, incomplete, or of another kind."""
+
+
+class PromotionRefused(TesseraError):
+    """The promotion gate kept the incumbent model."""

@@ -1,0 +1,149 @@
+"""Score the teacher and every student on the labels of the archive, and name the best student.
+
+Students are ranked by their composite downstream score at one prefix length, never by a loss.
+Source: TESSERA v2, section 3 (F1): over 395 runs the pretraining loss hardly predicts the score.
+
+All models see the same d-pixels and the same folds. An archive without labels is legal: then the
+largest student is taken, and everything that reads the scores is told that there are none.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+
+import numpy as np
+import torch
+
+from tasks.archive import Archive, open_archive
+from tasks.embedding import Encoder, count_observations, open_encoder
+from tasks.errors import ParamsError
+from tasks.features import Extract, embedding_of, features_of, raw_composites
+from tasks.files import canonical_json, write_bytes, write_json
+from tasks.labels import Task, TaskTooSmall, read_tasks
+from tasks.leaderboard import COMPOSITES, TEACHER, Leaderboard, Standing
+from tasks.params import EvaluateParams, Params
+from tasks.probes import PROBE, folds_of, probe
+from tasks.progress import say, track
+from tasks.stage import Stage, run_stage, stage_main
+from tasks.workspace import Workspace
+
+SCORES = "scores.json"
+
+
+def evaluate(workspace: Workspace, params: Params) -> None:
+    """Run the stage."""
+    section = params.evaluate
+    students = tuple(params.distill.students)
+
+    def body(stage: Stage) -> None:
+        torch.set_num_threads(section.threads)
+        encoders = {name: open_encoder(stage.parents[f"distill@{name}"]) for name in students}
+        _require_prefix(encoders, section)
+        archive = open_archive(workspace, stage.parents["ingest"])
+        found = read_tasks(archive, section)
+        tasks = [_observed(archive, item) for item in found if isinstance(item, Task)]
+        skipped = [item for item in found if isinstance(item, TaskTooSmall)]
+        sizes = {name: encoder.num_parameters for name, encoder in encoders.items()}
+        board = Leaderboard(sizes, section.rank_prefix)
+        if tasks:
+            encoders[TEACHER] = open_encoder(stage.parents["pretrain"])
+            for standing in _score(stage, archive, tasks, encoders, section):
+                board.add(standing)
+        _write(stage, board, tasks, skipped, suite=_suite(archive, tasks, section))
+
+    parents = ("ingest", *(f"distill@{name}" for name in students), "pretrain")
+    run_stage("evaluate", body, workspace=workspace, section=section, parents=parents)
+
+
+def _observed(archive: Archive, task: Task) -> Task:
+    """Leave out d-pixels without any observation: no model has an embedding for them."""
+    seen = np.zeros(len(task.row), bool)
+    for index in np.unique(task.tile).tolist():
+        here = np.flatnonzero(task.tile == index)
+        counts = count_observations(archive.dpixels(index, task.row[here]))
+        seen[here] = counts.any(axis=1)
+    return task.take(np.flatnonzero(seen))
+
+
+def _require_prefix(encoders: Mapping[str, Encoder], section: EvaluateParams) -> None:
+    for name, encoder in encoders.items():
+        if section.rank_prefix not in encoder.prefixes:
+            raise ParamsError(
+                f"a prefix that student {name} was trained for: {encoder.prefixes}",
+                found=str(section.rank_prefix),
+                where="evaluate.rank_prefix in params.yaml",
+                mend="Choose one that all students have.",
+            )
+
+
+def _suite(archive: Archive, tasks: Sequence[Task], section: EvaluateParams) -> str:
+    """Digest what makes scores comparable: the archive's bytes, the tasks, folds and probe."""
+    content = {
+        "archive": [asdict(entry) for entry in archive.catalogue.entries],
+        "tasks": [task.digest() for task in tasks],
+        "folds": [sha256(folds_of(task, section.seed).tobytes()).hexdigest() for task in tasks],
+        "probe": PROBE,
+    }
+    return sha256(canonical_json(content).encode()).hexdigest()
+
+
+def _competitors(
+    encoders: Mapping[str, Encoder], section: EvaluateParams
+) -> dict[str, tuple[Extract, tuple[int, ...]]]:
+    """Return each model's extractor and prefixes; the raw baseline has no prefixes."""
+    models: dict[str, tuple[Extract, tuple[int, ...]]] = {}
+    for name, encoder in encoders.items():
+        wanted = tuple(prefix for prefix in section.prefixes if prefix in encoder.prefixes)
+        dims = (encoder.dim,) if name == TEACHER else wanted
+        models[name] = embedding_of(encoder, section.max_tokens), dims
+    return {**models, COMPOSITES: (raw_composites, ())}
+
+
+def _score(
+    stage: Stage,
+    archive: Archive,
+    tasks: Sequence[Task],
+    encoders: Mapping[str, Encoder],
+    section: EvaluateParams,
+) -> Iterator[Standing]:
+    """Yield the score of every model at every prefix on every task."""
+    folds = [folds_of(task, section.seed) for task in tasks]
+    for name, (extract, dims) in _competitors(encoders, section).items():
+        features = features_of(archive, tasks, name, extract, stage.work)
+        jobs = [(n, dim) for n in range(len(tasks)) for dim in dims or (features[n].shape[1],)]
+        for n, dim in track(jobs, label=f"probe {name}", total=len(jobs), unit="probes"):
+            score = probe(features[n][:, :dim], tasks[n], folds[n], section)
+            yield Standing(tasks[n], name, dim, score, len(folds[n]) - np.bincount(folds[n]).max())
+
+
+def _write(
+    stage: Stage,
+    board: Leaderboard,
+    tasks: Sequence[Task],
+    skipped: Sequence[TaskTooSmall],
+    *,
+    suite: str,
+) -> None:
+    best, reason = board.best()
+    content = board.to_json() | {
+        "suite": suite,
+        "labels": "scored" if tasks else ("too few" if skipped else "none"),
+        "rank_prefix": board.rank_prefix,
+        "best": best,
+        "reason": reason,
+        "skipped": [asdict(item) for item in skipped],
+    }
+    write_json(stage.build / SCORES, content)
+    write_json(stage.build / "metrics.json", board.flat_metrics())
+    write_bytes(stage.build / "prefixes.csv", board.prefix_csv().encode())
+    write_bytes(stage.build / "leaderboard.md", board.to_markdown(content).encode())
+    stage.tracker.log_metrics(board.metric_rows())
+    stage.tracker.set_tags({"tessera.suite": suite, "tessera.best": best})
+    stage.counts |= {"tasks": len(tasks), "dpixels": sum(len(task.row) for task in tasks)}
+    for item in skipped:
+        say(f"evaluate: {item.name} is not scored: {item.reason}")
+    say(f"evaluate: best student {best}: {reason}")
+
+
+if __name__ == "__main__":
+    stage_main(evaluate)

@@ -1,0 +1,215 @@
+"""The only importer of Great Expectations: hold tables of statistics to a suite of checks.
+
+Great Expectations judges; this module turns each ``Check`` into its expectation, runs one suite a
+table, and turns the results into a ``Verdict``. The import costs seconds, so it happens inside the
+function that needs it. Three traps are closed here: a missing column comes back as a failed result
+with an exception inside, so that is looked at; an empty table would pass everything, so the number
+of rows is an expectation too; and analytics and progress bars are off.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.checks import KEYS, Check, digest_of_checks, shard_checks
+from tasks.verdict import Failure, Outcome, Verdict
+from tasks.workspace import QUIET
+
+_MOST_FAILURES = 5000  # named per check; the count is exact beyond it
+_ROWS = "row_count"
+_SITE = "validation"
+_DRIFT_MIN_ROWS = 512  # a smaller shard's mean is too noisy to compare
+
+
+def judge(
+    tables: Mapping[str, pd.DataFrame],
+    checks: Sequence[Check],
+    rows: Mapping[str, int],
+    *,
+    docs: Path | None = None,
+) -> Verdict:
+    """Hold tables to a suite.
+
+    Args:
+        tables: Table by name, each with the columns tile, sensor and band and measured columns.
+        checks: The suite; every check's table must be in ``tables``.
+        rows: Fewest rows that each table must have, at least 1.
+        docs: Folder for Great Expectations' own pages (they hold the time of the run); None to
+            write none.
+
+    Returns:
+        The verdict. A column that no row has is a failure, never a pass.
+    """
+    results = _run(tables, checks, rows, docs)
+    outcomes: list[Outcome] = []
+    failures: list[Failure] = []
+    for check in checks:
+        result = results[check.table, check.name]
+        found = _failures(check, result, tables[check.table])
+        failed = max(len(found), int(result["result"].get("unexpected_count", 0)))
+        measured = tables[check.table].get(check.column)
+        judged = 0 if measured is None else int(measured.notna().sum())
+        bounds = (check.table, check.column, check.low, check.high, check.expected)
+        outcomes.append(Outcome(check.name, *bounds, check.why, judged, failed))
+        failures += found
+    for name, table in tables.items():
+        if not results[name, _ROWS]["success"]:
+            expected = f"at least {rows[name]} rows in the table {name}"
+            failures.append(Failure("", "", "", _ROWS, f"{len(table)} rows", expected))
+    sizes = {name: len(table) for name, table in tables.items()}
+    suite = digest_of_checks(tuple(checks))
+    return Verdict(tuple(outcomes), tuple(sorted(failures)), suite, sizes)
+
+
+def shard_verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
+    """Judge the shards of d-pixels.
+
+    Args:
+        rows: One ``tasks.statistics.shard_statistics`` a shard.
+
+    Returns:
+        The verdict; a failure's ``tile`` is the shard's name.
+    """
+    table = pd.DataFrame([dict(row) for row in rows]).rename(columns={"shard": "tile"})
+    if len(table):
+        table = table.assign(
+            sensor="",
+            band="",
+            observations=table["s2_observations"] + table["s1_observations"],
+            drift=_drift(table),
+        )
+    return judge({"shards": table}, shard_checks(), {"shards": 1})
+
+
+def _drift(table: pd.DataFrame) -> pd.Series:
+    """Return each shard's largest relative distance of a band's mean from the mean over all."""
+    means = table[[name for name in table.columns if "_mean_" in name]].astype(np.float64)
+    weights = table["rows"].to_numpy(dtype=np.float64)[:, None]
+    shared = np.nansum(means.to_numpy() * weights, axis=0) / np.maximum(
+        (means.notna().to_numpy() * weights).sum(axis=0), 1.0
+    )
+    drift: pd.Series = (means / np.maximum(shared, 1.0) - 1).abs().max(axis=1)
+    return drift.where(table["rows"] >= _DRIFT_MIN_ROWS)
+
+
+def _run(
+    tables: Mapping[str, pd.DataFrame],
+    checks: Sequence[Check],
+    rows: Mapping[str, int],
+    docs: Path | None,
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Run one Great Expectations suite a table; returns each result by (table, check)."""
+    os.environ.update(QUIET)
+    with warnings.catch_warnings():
+        # Its import and its pages use deprecated parts of other libraries; none is our doing.
+        warnings.simplefilter("ignore")
+        return _results(tables, checks, rows, docs)
+
+
+def _results(
+    tables: Mapping[str, pd.DataFrame],
+    checks: Sequence[Check],
+    rows: Mapping[str, int],
+    docs: Path | None,
+) -> dict[tuple[str, str], dict[str, Any]]:
+    import great_expectations as gx
+    from great_expectations.checkpoint import UpdateDataDocsAction
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    actions = []
+    if docs is not None:
+        context.add_data_docs_site(_SITE, _site(docs))
+        actions.append(UpdateDataDocsAction(name=_SITE, site_names=[_SITE]))
+    source = context.data_sources.add_or_update_pandas("tables")
+    results: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, table in tables.items():
+        ours = [check for check in checks if check.table == name]
+        suite = context.suites.add_or_update(
+            gx.ExpectationSuite(name=name, expectations=_expectations(ours, rows[name]))
+        )
+        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
+        definition = context.validation_definitions.add_or_update(
+            gx.ValidationDefinition(name=name, data=batch, suite=suite)
+        )
+        checkpoint = gx.Checkpoint(
+            name=name,
+            validation_definitions=[definition],
+            actions=actions,
+            result_format={
+                "result_format": "SUMMARY",
+                "partial_unexpected_count": _MOST_FAILURES,
+                "unexpected_index_column_names": _keys_of(table),
+            },
+        )
+        outcome = context.checkpoints.add_or_update(checkpoint).run(
+            batch_parameters={"dataframe": table}
+        )
+        for run in outcome.run_results.values():
+            for result in run.results:
+                results[name, result.expectation_config.meta["check"]] = result.to_json_dict()
+    return results
+
+
+def _expectations(checks: Sequence[Check], num_rows: int) -> list[Any]:
+    import great_expectations.expectations as gxe
+
+    rows = gxe.ExpectTableRowCountToBeBetween(min_value=num_rows, meta={"check": _ROWS})
+    bounds = [
+        gxe.ExpectColumnValuesToBeBetween(
+            column=check.column,
+            min_value=check.low,
+            max_value=check.high,
+            meta={"check": check.name},
+            notes=f"{check.name}: {check.why}",
+        )
+        for check in checks
+    ]
+    return [rows, *bounds]
+
+
+def _site(docs: Path) -> dict[str, Any]:
+    return {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {
+            "class_name": "TupleFilesystemStoreBackend",
+            "base_directory": str(docs),
+        },
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+
+
+def _failures(check: Check, result: Mapping[str, Any], table: pd.DataFrame) -> list[Failure]:
+    if result["success"]:
+        return []
+    places = result["result"].get("partial_unexpected_index_list")
+    if not places:
+        # An exception inside the result, e.g. no row of the table has the column.
+        return [Failure("", "", "", check.name, "not measurable", check.expected)]
+    keys = _keys_of(table)
+    rows = table.set_index(keys).sort_index()
+    failures = []
+    for place in places:
+        row = rows.loc[tuple(place[key] for key in keys)]
+        note = f" ({row[check.note]})" if check.note else ""
+        failures.append(
+            Failure(
+                *(str(place[key]) for key in KEYS),
+                check.name,
+                f"{place[check.column]:.4g}{note}",
+                f"{check.expected} ({check.why})",
+            )
+        )
+    return failures
+
+
+def _keys_of(table: pd.DataFrame) -> list[str]:
+    """Return the columns that address one row: a table of files needs the file's name too."""
+    return [*KEYS, *(["file"] if "file" in table.columns else [])]

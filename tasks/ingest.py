@@ -1,0 +1,148 @@
+"""Admit an archive: list its tiles and labels, every file by size and digest.
+
+The archive is referenced, not copied: the catalogue's digests are what the later stages read by, so
+a file that changes afterwards is noticed before it is used. What the arrays hold is judged by
+``tasks.validate``.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import DigestMismatch
+from tasks.files import canonical_json, sha256_of, write_json
+from tasks.params import Params
+from tasks.progress import track
+from tasks.stage import Stage, run_stage, stage_main
+from tasks.tiles import TileRef, find_labels, find_tiles, tiles_root
+from tasks.workspace import Workspace
+
+CATALOGUE = "catalogue.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tile folder of the archive."""
+
+    key: str
+    """``<year>/<tile>``: the tile's path below the tiles' root."""
+    year: int
+    """Calendar year, 0 where the archive does not say."""
+    files: dict[str, dict[str, Any]]
+    """Size in bytes and SHA-256 of each file of the tile folder."""
+    labels: dict[str, dict[str, Any]]
+    """Path below the archive, size and SHA-256 of each label raster, by label name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The tiles of an archive in a fixed order, which numbers their pixels."""
+
+    archive: Path
+    entries: tuple[Entry, ...]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def tile(self, index: int) -> TileRef:
+        """Return where a tile lies, after comparing its bytes with the catalogue.
+
+        Raises:
+            DigestMismatch: A file of the tile changed since the archive was ingested.
+        """
+        entry = self.entries[index]
+        ref = TileRef(entry.key, tiles_root(self.archive) / entry.key)
+        for name, recorded in entry.files.items():
+            _check(ref.folder / name, recorded)
+        return ref
+
+    def label(self, index: int, name: str) -> Path | None:
+        """Return a label raster of a tile, verified; ``None`` where the tile has no such label."""
+        recorded = self.entries[index].labels.get(name)
+        if recorded is None:
+            return None
+        path = self.archive / recorded["path"]
+        _check(path, recorded)
+        return path
+
+    def first_pixel_id(self, index: int) -> int:
+        """Return the ``pixel_id`` of a tile's pixel 0: the tile's index in the upper 32 bits."""
+        return index << 32
+
+    def label_names(self) -> list[str]:
+        """Return the names of all labels of the archive, sorted."""
+        return sorted({name for entry in self.entries for name in entry.labels})
+
+
+def _check(path: Path, recorded: dict[str, Any]) -> None:
+    found = sha256_of(path) if path.is_file() else "no such file"
+    if found != recorded["sha256"]:
+        raise DigestMismatch(
+            f"sha256 {recorded['sha256'][:12]}",
+            found=found[:12],
+            where=str(path),
+            mend="The archive changed after ingest. Restore it, or run: dvc repro ingest",
+        )
+
+
+def make_catalogue(archive: Path) -> list[Entry]:
+    """List an archive's tiles and labels with the digest of every file.
+
+    Raises:
+        DataError: No tile folder there.
+    """
+    refs = find_tiles(archive)
+    return [
+        _entry(archive, ref)
+        for ref in track(refs, label="ingest", total=len(refs), unit="tiles")
+    ]
+
+
+def _entry(archive: Path, ref: TileRef) -> Entry:
+    files = {path.name: _describe(path) for path in sorted(ref.folder.iterdir()) if path.is_file()}
+    labels = {
+        name: _describe(path) | {"path": path.relative_to(archive).as_posix()}
+        for name, path in find_labels(archive, ref).items()
+    }
+    return Entry(ref.key, ref.year, files, labels)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256_of(path), "size": path.stat().st_size}
+
+
+def read_catalogue(workspace: Workspace, folder: Path) -> Catalogue:
+    """Read the catalogue that ``ingest`` wrote into its output ``folder``."""
+    content = json.loads((folder / CATALOGUE).read_text())
+    archive = workspace.root / content["archive"]
+    return Catalogue(archive, tuple(Entry(**entry) for entry in content["tiles"]))
+
+
+def ingest(workspace: Workspace, params: Params) -> None:
+    """Run the stage."""
+    archive = workspace.root / params.ingest.archive
+    entries = make_catalogue(archive)
+    content = {"archive": params.ingest.archive, "tiles": [asdict(entry) for entry in entries]}
+    digest = sha256(canonical_json(content).encode()).hexdigest()
+
+    def body(stage: Stage) -> None:
+        write_json(stage.build / CATALOGUE, content)
+        stage.counts |= {
+            "tiles": len(entries),
+            "labels": sum(len(entry.labels) for entry in entries),
+            "bytes_in": sum(f["size"] for entry in entries for f in entry.files.values()),
+        }
+
+    run_stage(
+        "ingest",
+        body,
+        workspace=workspace,
+        section=params.ingest,
+        inputs={"archive": digest},
+    )
+
+
+if __name__ == "__main__":
+    stage_main(ingest)

@@ -1,0 +1,133 @@
+"""What one flow run did, on the disk: receipts of its stages, their output, their processes.
+
+A flow run and the terminal that watches it are different processes, and either may be killed. So
+each receipt and each line of output is appended to files in ``.tessera/runs/<run id>/`` when it
+happens: the terminal follows them, the summary reads them, and whoever survives can end a stage
+whose flow has died.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tasks import processes
+from tasks.errors import StageFailed
+from tasks.files import write_json
+from tasks.workspace import Workspace
+
+Status = Literal["ran", "restored", "up to date", "promoted", "kept", "failed"]
+"""How a stage ended: it ran, its output came from DVC's run cache, or nothing had changed;
+``promoted`` and ``kept`` are the gate's two answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a stage did in a flow run; the only thing that flows pass around."""
+
+    stage: str
+    status: Status
+    seconds: float
+    digest: str | None = None
+    """SHA-256 of the output's manifest; ``None`` where the stage writes none."""
+    message: str = ""
+    """The stage's own last word: why it failed, or what the gate decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The files of one flow run.
+
+    Args:
+        workspace: The project.
+        run: Id of the flow run.
+    """
+
+    workspace: Workspace
+    run: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of this run lie."""
+        return self.workspace.state / "runs" / self.run
+
+    @property
+    def log(self) -> Path:
+        """Every line that the stages printed, each after its stage's name."""
+        return self.folder / "log.txt"
+
+    def add(self, receipt: Receipt) -> None:
+        """Append a receipt."""
+        _append(self.folder / "receipts.jsonl", json.dumps(asdict(receipt)))
+
+    def receipts(self) -> list[Receipt]:
+        """Return the receipts so far; of a stage that was tried twice, the last one."""
+        path = self.folder / "receipts.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        found = [Receipt(**json.loads(line)) for line in lines]
+        return list({receipt.stage: receipt for receipt in found}.values())
+
+    def note(self, stage: str, line: str) -> None:
+        """Append a line of a stage's output."""
+        _append(self.log, f"{stage} | {line}")
+
+    def clear(self) -> None:
+        """Forget everything, for a journal that is used again."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def open(self) -> None:
+        """Let stages run again, after an earlier attempt of the same run was ended."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._closed.unlink(missing_ok=True)
+
+    def begin_process(self, stage: str, pid: int) -> None:
+        """Record the process group that runs a stage.
+
+        Raises:
+            StageFailed: The run has been ended meanwhile; the group is the caller's to end.
+        """
+        facts = {"stage": stage, "pid": pid, "started": processes.started_at(pid)}
+        write_json(self._process_file(stage), facts)
+        # Recorded first, asked afterwards: whoever closes the run sees the process, or we see this.
+        if self._closed.exists():
+            raise StageFailed(
+                "a run that goes on",
+                found="a run that was ended",
+                where=stage,
+                mend="Run again: what is done is kept.",
+            )
+
+    def end_process(self, stage: str) -> None:
+        """Forget a process group that has ended."""
+        self._process_file(stage).unlink(missing_ok=True)
+
+    def live_processes(self) -> list[int]:
+        """Return the groups of this run that still run, whoever started them."""
+        facts = [json.loads(path.read_text()) for path in self._process_files()]
+        return [f["pid"] for f in facts if processes.is_alive(f["pid"], f["started"])]
+
+    def end_leftovers(self) -> None:
+        """End the run: no stage starts any more, and none of its processes is left."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._closed.touch()
+        for pid in self.live_processes():
+            processes.end(pid)
+        for path in self._process_files():
+            path.unlink(missing_ok=True)
+
+    @property
+    def _closed(self) -> Path:
+        return self.folder / "ended"
+
+    def _process_file(self, stage: str) -> Path:
+        return self.folder / f"{stage}.process.json"
+
+    def _process_files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.process.json"))
+
+
+def _append(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        stream.write(line + "\n")

@@ -1,0 +1,76 @@
+"""Die with the parent, so that no orphan writes beside its successor.
+
+``dvc repro`` and a Prefect worker, killed or cancelled, leave the process that they started alive; a
+second run then starts beside it. Two mechanisms close the hole on Linux: the kernel's parent-death
+signal for the direct parent, and a thread that watches the next ancestors by their file descriptors
+when a shell stands between (DVC starts stages through one).
+
+``python -m tasks.lifeline COMMAND...`` ties any command to whoever started it.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+
+import psutil
+
+_PR_SET_PDEATHSIG = 1
+_SHELLS = {"sh", "dash", "bash", "zsh", "ksh", "fish"}
+
+
+def tie_to_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends; exit if it has ended already."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_with_runner() -> None:
+    """Tie this process to the DVC or launcher process that runs it; by hand it stays free.
+
+    DVC sets ``DVC_STAGE`` in the stages that it runs; a launcher of ours sets ``TESSERA_TIED``.
+    Started by hand from a terminal neither is set, and ``nohup`` works as expected.
+    """
+    if not {"DVC_STAGE", "TESSERA_TIED"} & os.environ.keys():
+        return
+    tie_to_parent()
+    ancestors = _ancestors_through_shells()
+    if ancestors and sys.platform == "linux":
+        threading.Thread(target=_watch, args=(ancestors,), daemon=True, name="lifeline").start()
+
+
+def _ancestors_through_shells() -> list[int]:
+    pids: list[int] = []
+    for ancestor in psutil.Process().parents():
+        pids.append(ancestor.pid)
+        if ancestor.name() not in _SHELLS:
+            break
+    return pids
+
+
+def _watch(pids: list[int]) -> None:
+    poll = select.poll()
+    for pid in pids:
+        try:
+            poll.register(os.pidfd_open(pid), select.POLLIN)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGKILL)
+    poll.poll()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Run a command that dies when the caller of this module dies."""
+    if len(sys.argv) < 2:
+        sys.exit("usage: python -m tasks.lifeline COMMAND [ARGUMENT ...]")
+    tie_to_parent()
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 - the caller's own command, no shell
+
+
+if __name__ == "__main__":
+    main()

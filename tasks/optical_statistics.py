@@ -1,0 +1,212 @@
+"""Measure the Sentinel-2 arrays of one tile: levels, clouds against validity, dates, band order.
+
+The one idea: a fault that keeps shapes and types intact still breaks physics. Dark targets are
+dark, so a left-in baseline offset lifts the darkest pixels; thick cloud is bright and white, so
+it may not be common among observations marked clear; bands have their order (``tasks.band_order``).
+Everything is counted per date, so a large tile needs no more memory than a small one; statistics
+that need many dates at once are taken from evenly spaced rows of pixels.
+
+It measures and does not judge: limits are in ``tasks.checks``.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.bands import S2_BANDS
+from tasks.band_order import Flags, Floats, best_order, detail_of, land_of, neighbour_ratios
+from tasks.tiles import Array
+
+Row = dict[str, Any]
+
+_MAX_PIXELS = 8192
+"""Pixels of a tile that the statistics over many dates are taken from."""
+
+WRAPPED_DN = 25_000
+"""Above the brightest cloud and glint; a negative number stored as uint16 wraps to near 65,535."""
+
+# Thick cloud: bright in all of the visible, white (flat), and not snow, which is dark at 1.6 um
+# (NDSI = (B03 - B11) / (B03 + B11) above 0.4, Hall et al. 1995).
+_CLOUD_MIN_DN = 2500
+_CLOUD_MAX_SPREAD = 0.4
+_SNOW_MIN_NDSI = 0.4
+
+OFFSET_DN = 1000
+"""Added to every DN since processing baseline 04.00 (25 January 2022); readers subtract it."""
+
+_DARK_PERCENTILE = 2.0
+_MIN_CLEAR_SHARE = 0.2  # of a date; fewer clear pixels are the rims of clouds
+_MIN_CLEAR_PIXELS = 30
+_CLOUDED = 0.5  # share of a date's clear observations that look like cloud
+_UNMASKED = 0.95  # share of a date's pixels marked clear: nothing was masked
+
+_VISIBLE = ("B04", "B02", "B03")  # their darkest numbers tell an offset subtracted twice
+_B02, _B03, _B04, _B11 = (S2_BANDS.index(band) for band in ("B02", "B03", "B04", "B11"))
+
+
+def measure_optical(bands: Array, valid: Array) -> tuple[Row, list[Row]]:
+    """Measure the optical observations of a tile.
+
+    Args:
+        bands: (T, H, W, 10) DN of any numeric type, T at least 1.
+        valid: (T, H, W), not 0 where the observation is clear.
+
+    Returns:
+        The statistics of the sensor, and those of each band in the order of ``S2_BANDS``. What
+        cannot be measured (no clear observation, no land) is absent, never 0.
+    """
+    whole, per_band = _whole(bands, valid)
+    values, clear = _sampled(bands, valid)
+    spectra = values[clear]
+    series = whole | _clouds(values, clear) | _dates(values, clear)
+    if not len(spectra):
+        return series, per_band
+    land = land_of(spectra)
+    order, gain = best_order(land)
+    ratios, detail = neighbour_ratios(land), detail_of(values, clear)
+    levels = np.percentile(spectra, (1, 50, 99), axis=0)
+    for position, (band, row) in enumerate(zip(S2_BANDS, per_band, strict=True)):
+        row |= dict(zip(("p01", "p50", "p99"), levels[:, position].tolist(), strict=True))
+        row |= {
+            "std": float(spectra[:, position].std()),
+            "looks_like": order[position],
+            "order_gain": gain if order[position] != band else 0.0,
+        }
+        row |= {f"ratio_{band}": ratios[band]} if ratios else {}
+        row |= {"visible_floor": row["floor_share"]} if band in _VISIBLE else {}
+        row |= {"detail": detail[band]} if band in detail else {}
+    dark = np.percentile(spectra, _DARK_PERCENTILE, axis=0)
+    series |= {
+        "dark_dn": float(dark.min()),
+        "dark_band": S2_BANDS[int(dark.argmin())],
+        "bright_dn": float(levels[2].max()),
+    }
+    return series, per_band
+
+
+def _whole(bands: Array, valid: Array) -> tuple[Row, list[Row]]:
+    """Count over every number of the tile, one date at a time."""
+    num_bands, num_chosen, num_clear, bad_flags = len(S2_BANDS), 0, 0, 0
+    nan, wrapped, nodata, floor, total = (np.zeros(num_bands) for _ in range(5))
+    lowest, highest = np.full(num_bands, np.inf), np.full(num_bands, -np.inf)
+    for image, flag in zip(bands, valid, strict=True):
+        finite = np.isfinite(image)
+        nan += (~finite).sum(axis=(0, 1))
+        wrapped += (finite & (image > WRAPPED_DN)).sum(axis=(0, 1))
+        bad_flags += int((~np.isin(flag, (0, 1))).sum())
+        num_clear += int((flag != 0).sum())
+        chosen = image[(flag != 0) & finite.all(axis=-1)]
+        if len(chosen):
+            num_chosen += len(chosen)
+            nodata += (chosen == 0).sum(axis=0)
+            floor += (chosen <= 1).sum(axis=0)
+            total += chosen.sum(axis=0, dtype=np.float64)
+            lowest = np.minimum(lowest, chosen.min(axis=0))
+            highest = np.maximum(highest, chosen.max(axis=0))
+    measured = {"nan_share": nan / valid.size, "wrapped_share": wrapped / valid.size}
+    if num_chosen:
+        measured |= {"nodata_share": nodata / num_chosen, "floor_share": floor / num_chosen}
+        measured |= {"min": lowest, "max": highest, "mean": total / num_chosen}
+    rows = [{name: float(value[i]) for name, value in measured.items()} for i in range(num_bands)]
+    return {"clear_share": num_clear / valid.size, "bad_flags": float(bad_flags)}, rows
+
+
+def _sampled(bands: Array, valid: Array) -> tuple[Floats, Flags]:
+    """Return the numbers and validity of evenly spaced rows of pixels, NaN as not usable."""
+    height, width = bands.shape[1:3]
+    num_rows = max(1, min(height, _MAX_PIXELS // max(width, 1)))
+    rows: npt.NDArray[np.int64] = np.arange(num_rows) * height // num_rows
+    values = bands[:, rows].astype(np.float32)
+    finite = np.isfinite(values).all(axis=-1)
+    values[~finite] = 0
+    return values, (valid[:, rows] != 0) & finite
+
+
+def _looks_like_cloud(values: Floats) -> Flags:
+    """Whether each observation is bright, white and not snow. Shape: values without the bands."""
+    visible = values[..., [_B04, _B02, _B03]]
+    low, high = visible.min(axis=-1), visible.max(axis=-1)
+    green, swir = values[..., _B03], values[..., _B11]
+    snow = (green - swir) > _SNOW_MIN_NDSI * (green + swir)
+    white = (high - low) < _CLOUD_MAX_SPREAD * visible.mean(axis=-1)
+    return np.asarray((low > _CLOUD_MIN_DN) & white & ~snow)
+
+
+def _clouds(values: Floats, clear: Flags) -> Row:
+    """Compare what looks like cloud with what is marked as not clear."""
+    cloud = _looks_like_cloud(values)
+    masked = ~clear & (values > 0).any(axis=-1)  # outside the swath there is nothing to look at
+    row: Row = {}
+    if clear.any():
+        row["undetected_cloud"] = float(cloud[clear].mean())
+    if masked.any():
+        row["cloud_in_masked"] = float(cloud[masked].mean())
+    if clear.any() and masked.any():
+        row["mask_contrast"] = row["cloud_in_masked"] - row["undetected_cloud"]
+    agreement = _agreement(cloud, clear, masked)
+    if agreement is not None:
+        row["mask_agreement"] = agreement
+    unmasked = clear.mean(axis=(1, 2)) >= _UNMASKED
+    row["clouded_dates"] = int((unmasked & (cloud.mean(axis=(1, 2)) > _CLOUDED)).sum())
+    return row
+
+
+def _agreement(cloud: Flags, clear: Flags, masked: Flags) -> float | None:
+    """Return how much cloudier masked pixels are than clear ones of the same date.
+
+    Dates weigh by their number of pairs (masked, clear), so those that are half covered decide. A
+    validity file of another place or time has about 0: its outlines do not follow these clouds.
+    """
+    axes = (1, 2)
+    num_clear, num_masked = clear.sum(axis=axes), masked.sum(axis=axes)
+    weight = num_clear * num_masked * ((cloud & (clear | masked)).sum(axis=axes) > 0)
+    if not weight.any():
+        return None
+    within = (cloud & masked).sum(axis=axes) / np.maximum(num_masked, 1)
+    outside = (cloud & clear).sum(axis=axes) / np.maximum(num_clear, 1)
+    return float(((within - outside) * weight).sum() / weight.sum())
+
+
+def _dates(values: Floats, clear: Flags) -> Row:
+    """Look for single dates that are not like the rest: the offset left in, or images repeated."""
+    needed = max(_MIN_CLEAR_PIXELS, _MIN_CLEAR_SHARE * clear[0].size)
+    used = [date for date in range(len(values)) if clear[date].sum() >= needed]
+    row: Row = {"repeated_dates": num_repeated(values)}
+    if not used:
+        return row
+    dark = np.array(
+        [np.percentile(values[t][clear[t]], _DARK_PERCENTILE, axis=0).min() for t in used]
+    )
+    medians = np.array([np.median(values[t][clear[t]], axis=0) for t in used])
+    row["bright_date_share"] = float((dark >= OFFSET_DN).mean())
+    row["lift_dn"] = _largest_lift(medians)
+    return row
+
+
+def _largest_lift(medians: Floats) -> float:
+    """Return by how much a date is at most lifted above its neighbours in all bands at once.
+
+    Cloud and haze lift the visible far more than 2.2 um, harvest lifts that and not the infrared;
+    only an offset lifts every band.
+
+    Args:
+        medians: (dates, 10) median DN of the clear observations.
+    """
+    if len(medians) < 3:
+        return 0.0
+    around = np.stack([np.roll(medians, 1, axis=0), np.roll(medians, -1, axis=0)])
+    lift = (medians - around.max(axis=0)).min(axis=1)[1:-1]
+    return float(lift.max())
+
+
+def num_repeated(values: Array) -> int:
+    """Count the dates whose image equals an earlier one, number for number; empty ones aside."""
+    seen: set[bytes] = set()
+    repeated = 0
+    for image in values:
+        content = np.ascontiguousarray(image).tobytes()
+        if image.any():
+            repeated += content in seen
+            seen.add(content)
+    return repeated

@@ -1,0 +1,243 @@
+"""A typed, frozen view of ``params.yaml``; the only reader and writer of that file.
+
+Each section belongs to the stage of the same name. Unknown keys are refused, so a misspelt setting
+never passes silently, and derived numbers are properties, never second settings.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from models.architecture import StudentConfig, TeacherConfig
+from tasks.errors import ParamsError
+from tasks.files import write_bytes
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Threads = Annotated[int, Field(ge=1, le=256)]
+
+
+class Section(BaseModel):
+    """A section of the file: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SampleParams(Section):
+    """The simulated archive that ``data.dvc`` pins."""
+
+    seed: int
+    num_tiles: Positive
+    tile_size_px: Positive
+    years: tuple[int, ...]
+
+
+class IngestParams(Section):
+    """Where the raw archive lies."""
+
+    archive: str
+    """Folder of tile folders, relative to the project or absolute."""
+
+
+class ValidateParams(Section):
+    """Limits that need a number; the other expectations are facts of the format."""
+
+    min_optical_dates: Positive
+    """Sentinel-2 dates of a tile and year."""
+    min_radar_dates: Annotated[int, Field(ge=0)]
+    """Sentinel-1 passes of a tile and year, both orbits together; 0 admits tiles without radar."""
+    max_undetected_cloud: Share
+    """Of the observations marked clear, how many may look like thick cloud."""
+    min_clear_share: Share
+    """Of all optical observations of a tile, how many must be marked clear."""
+    max_clear_share: Share
+    """Of all optical observations of a tile, how many may be marked clear."""
+    max_dark_dn: Annotated[float, Field(gt=0)]
+    """Darkest 2 % of the darkest band; raise it for deserts, which have no dark target."""
+    max_order_gain: Annotated[float, Field(gt=0)]
+    """How much better another band order may explain a tile; see ``tasks.band_order``."""
+
+
+class PackParams(Section):
+    """Shards of d-pixels, shuffled across tiles."""
+
+    seed: int
+    rows_per_shard: Positive
+    min_s2: Annotated[int, Field(ge=0)]
+    min_s1: Annotated[int, Field(ge=0)]
+
+
+class ProjectorParams(Section):
+    """The head that Barlow Twins reads; thrown away after pretraining."""
+
+    width: Positive
+    layers: Annotated[int, Field(ge=2)]
+
+
+class LadderParams(Section):
+    """Bucket lengths ``step, 2 step, ... largest``."""
+
+    step: Positive
+    largest: Positive
+
+
+class TrainingParams(Section):
+    """What teacher and student training have in common."""
+
+    seed: int
+    normalisation: str
+    view_lengths: tuple[Positive, ...]
+    modality_dropout: Annotated[float, Field(ge=0.0, le=0.5)]
+    """Chance of hiding each sensor; never both."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """The global batch in d-pixels; every process count that divides it gives the same run."""
+    steps: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_share: Share
+    clip_norm: Annotated[float, Field(gt=0)]
+    checkpoint_every: Positive
+    processes: Positive
+    threads: Threads
+    zero_stage: Annotated[int, Field(ge=0, le=3)]
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "TrainingParams":
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of processes {self.processes}"
+            )
+        return self
+
+
+class PretrainParams(TrainingParams):
+    """Barlow Twins on two sparse views."""
+
+    architecture: TeacherConfig
+    projector: ProjectorParams
+    off_diagonal_weight: Annotated[float, Field(gt=0)]
+    mixup_weight: Annotated[float, Field(ge=0)]
+
+
+class CacheTargetsParams(Section):
+    """One pass of the frozen teacher over all shards."""
+
+    ladder: LadderParams
+    max_tokens: Positive
+    threads: Threads
+
+
+class DistillParams(TrainingParams):
+    """Matryoshka students against the cached targets."""
+
+    students: dict[str, StudentConfig]
+    ladder: LadderParams
+
+
+class EvaluateParams(Section):
+    """Downstream scores on labels of the archive."""
+
+    seed: int
+    prefixes: tuple[Positive, ...]
+    rank_prefix: Positive
+    """Prefix length whose composite ranks the students."""
+    folds: Annotated[int, Field(ge=2)]
+    block_px: Positive
+    max_dpixels: Positive
+    min_dpixels: Positive
+    bootstrap: Positive
+    max_tokens: Positive
+    threads: Threads
+
+    @model_validator(mode="after")
+    def _rank_prefix_is_scored(self) -> "EvaluateParams":
+        if self.rank_prefix not in self.prefixes:
+            raise ValueError(f"rank_prefix {self.rank_prefix} is not one of {self.prefixes}")
+        return self
+
+
+class PromoteParams(Section):
+    """The gate in front of the staging alias."""
+
+    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    """Name of the registered model."""
+    margin: Annotated[float, Field(ge=0)]
+
+
+class ExportParams(Section):
+    """Embedding tiles."""
+
+    dim: Positive
+    max_tokens: Positive
+    threads: Threads
+
+
+class Params(Section):
+    """The whole file."""
+
+    sample: SampleParams
+    ingest: IngestParams
+    validate_: Annotated[ValidateParams, Field(alias="validate")]
+    pack: PackParams
+    pretrain: PretrainParams
+    cache_targets: CacheTargetsParams
+    distill: DistillParams
+    evaluate: EvaluateParams
+    promote: PromoteParams
+    export: ExportParams
+
+
+def read_params(path: Path) -> Params:
+    """Read and check a parameters file.
+
+    Raises:
+        ParamsError: Missing, not YAML, or a value or key that the contract does not allow.
+    """
+    try:
+        content = YAML(typ="safe").load(path.read_text())
+        return Params.model_validate(content)
+    except OSError as error:
+        found, mend = error.strerror or str(error), "Restore it: git checkout -- params.yaml"
+    except YAMLError as error:
+        found, mend = f"not YAML: {error}", "Mend the line that is named."
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
+        mend = "Mend the settings that are named."
+    raise ParamsError("valid settings", found=found, where=str(path), mend=mend)
+
+
+def set_archive(path: Path, archive: str) -> None:
+    """Point ``ingest.archive`` at a folder, keeping every comment of the file.
+
+    Raises:
+        ParamsError: The file is not valid before or after the change.
+    """
+    read_params(path)
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    content = yaml.load(path.read_text())
+    if content["ingest"]["archive"] == archive:
+        return
+    content["ingest"]["archive"] = archive
+    aside = path.with_name(".params.yaml.new")
+    with aside.open("w") as stream:
+        yaml.dump(content, stream)
+    read_params(aside)
+    aside.replace(path)
+
+
+def use_params(chosen: Path, path: Path) -> None:
+    """Make another file's settings the workspace's ``params.yaml``.
+
+    Raises:
+        ParamsError: The chosen file is not valid; the workspace's file is left as it was.
+    """
+    read_params(chosen)
+    if chosen.resolve() != path.resolve():
+        write_bytes(path, chosen.read_bytes())

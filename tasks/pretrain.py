@@ -1,0 +1,122 @@
+"""Pretrain the teacher: Barlow Twins on two sparse views of a year, under DeepSpeed.
+
+Each step draws one view length; both views of a d-pixel are random subsets of its observations, a
+whole sensor is hidden now and then, and a third pass asks that a mixed input projects to the mix.
+The projector is thrown away. The loss is recorded and never selects anything (finding F1).
+"""
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.bands import NORMALISATIONS
+from models.buckets import merge_s1, normalised_s2
+from models.checkpoint import checkpoint_config, write_checkpoint
+from models.initialisation import initialise
+from models.losses import barlow_twins, mix_views, mixup_consistency
+from models.hashing import hash_u64, uniform
+from models.teacher import Projector, Teacher
+from tasks.inputs import Inputs, view_inputs
+from tasks.launch import JOB, Job, run_training, train_as_worker
+from tasks.params import Params, PretrainParams
+from tasks.shards import ShardSet
+from tasks.stage import Stage, run_stage, stage_main
+from tasks.trainer import Batch, Objective
+from tasks.workspace import Workspace
+
+_MIX = 0x4D4958  # keeps the mixing draw apart from the view draws
+
+
+class TeacherWithProjector(nn.Module):
+    """Encoder and head as one module, so that one engine shards both."""
+
+    def __init__(self, params: PretrainParams) -> None:
+        super().__init__()
+        self.teacher = Teacher(params.architecture)
+        self.projector = Projector(
+            params.architecture.repr_dim, params.projector.width, params.projector.layers
+        )
+
+    def forward(self, views: list[Inputs]) -> list[Tensor]:
+        """Return the projections of each view."""
+        return [self.projector(self.teacher(*view)) for view in views]
+
+
+class TeacherObjective:
+    """Barlow Twins with mix-up consistency. Source: TESSERA v2, section 4."""
+
+    def __init__(self, job: Job, params: PretrainParams) -> None:
+        self.params = params
+        self.shards = ShardSet(job.parent("pack"))
+        self.num_rows = len(self.shards)
+        self.normalisation = NORMALISATIONS[params.normalisation]
+        model = TeacherWithProjector(params)
+        initialise(model, params.seed)
+        self.module: nn.Module = model
+        self.encoder: nn.Module = model.teacher
+
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss over the global batch and its parts."""
+        dpixels = self.shards.take(batch.rows)
+        s2 = normalised_s2(dpixels, self.normalisation)
+        s1 = merge_s1(dpixels, self.normalisation)
+        dropout = self.params.modality_dropout
+        view_a, view_b = (
+            view_inputs(s2, s1, batch.view_length, hash_u64(batch.seeds, which), dropout)
+            for which in (0, 1)
+        )
+        alpha, partners = self._mixing(batch)
+        mixed = tuple(mix_views(a, b, partners, alpha) for a, b in zip(view_a, view_b, strict=True))
+        za, zb, z_mixed = module([view_a, view_b, mixed])
+        weight = self.params.off_diagonal_weight
+        twins = barlow_twins(za, zb, weight)
+        mixup = mixup_consistency(
+            z_mixed, za, zb, partners=partners, alpha=alpha, off_diagonal_weight=weight
+        )
+        loss = twins + self.params.mixup_weight * mixup
+        parts = {"barlow_twins": float(twins.detach()), "mixup": float(mixup.detach())}
+        return loss, parts | {"view_length": float(batch.view_length)}
+
+    def _mixing(self, batch: Batch) -> tuple[float, Tensor]:
+        """Draw the share of view a, uniform as Beta(1, 1) is, and each row's partner."""
+        alpha = float(uniform(hash_u64(self.params.seed, _MIX, batch.step)))
+        partners = np.argsort(hash_u64(batch.seeds, _MIX), kind="stable")
+        return alpha, torch.from_numpy(partners)
+
+
+def pretrain(workspace: Workspace, params: Params) -> None:
+    """Run the stage."""
+    section = params.pretrain
+
+    def body(stage: Stage) -> None:
+        build: type[Objective] = TeacherObjective
+        weights, records = run_training("tasks.pretrain", build, stage, section)
+        ladder = params.cache_targets.ladder
+        config = checkpoint_config(
+            section.architecture,
+            NORMALISATIONS[section.normalisation],
+            ladder_step=ladder.step,
+            ladder_largest=ladder.largest,
+            provenance={"stage": stage.name, "seed": section.seed, "steps": section.steps},
+        )
+        digest = write_checkpoint(stage.build, weights, config)
+        records.write_curves(stage.build / "curves.csv")
+        stage.tracker.log_model(
+            stage.build, name="teacher", tags={"tessera.checkpoint": digest, "kind": "teacher"}
+        )
+        stage.counts |= {
+            "parameters": sum(tensor.numel() for tensor in weights.values()),
+            "steps": section.steps,
+            "dpixels_seen": section.steps * section.batch_size,
+        }
+
+    run_stage("pretrain", body, workspace=workspace, section=section, parents=("pack",))
+
+
+if __name__ == "__main__":
+    if JOB in os.environ:
+        train_as_worker(TeacherObjective, PretrainParams)
+    else:
+        stage_main(pretrain)

@@ -1,0 +1,65 @@
+"""The record of a training run: one JSON object a step, safe against a crash.
+
+The file is the truth; MLflow gets copies in batches while the run goes on. A resumed run forgets
+the steps that it is about to repeat.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.files import write_bytes
+
+Record = dict[str, float]
+_FLUSH_EVERY = 20
+
+
+class Recorder:
+    """Append-only numbers by step.
+
+    Args:
+        path: File of the records.
+        sink: Takes batches of new records, e.g. MLflow; called in the process that owns the run.
+    """
+
+    def __init__(self, path: Path, sink: Callable[[list[Record]], None] | None = None) -> None:
+        self.path = path
+        self._sink = sink
+        self._sent = 0
+        self._waiting = 0
+
+    def rewind(self, step: int) -> None:
+        """Forget what was recorded at ``step`` and later."""
+        kept = [row for row in self.read() if row["step"] < step]
+        write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def add(self, record: Record) -> None:
+        """Append a step's numbers."""
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+        self._waiting += 1
+        if self._waiting == _FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the sink what it has not seen."""
+        self._waiting = 0
+        if self._sink is None:
+            return
+        rows = self.read()
+        if fresh := rows[self._sent :]:
+            self._sink(fresh)
+        self._sent = len(rows)
+
+    def read(self) -> list[Record]:
+        """Return all whole records; a line that a crash cut short is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def write_curves(self, path: Path) -> None:
+        """Write all records as a CSV table, one row a step, for plots."""
+        pd.DataFrame(self.read()).to_csv(path, index=False, float_format="%.7g")

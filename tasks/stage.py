@@ -1,0 +1,303 @@
+"""The stage contract, kept by every stage: one writer, resumable, complete or absent.
+
+What a stage owes, in the order in which it happens:
+
+1. It dies with the process that runs it (``tasks.lifeline``).
+2. It holds an operating-system lock beside its output; a second runner waits, by name, and then
+   takes over what the first one finished instead of doing it again.
+3. It checks every file of its parents against their manifests before it reads them.
+4. It keeps resumable state in a work folder named by its inputs and parameters, outside every DVC
+   output (DVC deletes outputs before a run).
+5. It builds the output aside; provenance, then ``manifest.json``, then one rename make it real.
+
+The stage's own code is a function ``body(stage)`` that fills ``stage.build``.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from tasks.errors import DigestMismatch, StageBusy, TesseraError
+from tasks.files import canonical_json, sha256_of, swap_folder, sync_tree, write_bytes, write_json
+from tasks.lifeline import die_with_runner
+from tasks.manifest import MANIFEST, Manifest, describe_files, digest_of, read_manifest
+from tasks.params import Params, read_params
+from tasks.progress import say
+from tasks.tracking import Tracker, track_stage
+from tasks.workspace import Workspace, find_workspace
+
+_LOCK_WAIT_S = 24 * 3600.0
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a stage's body is given: where to read, where to write, what to report."""
+
+    name: str
+    """Address in ``dvc.yaml``, e.g. ``pack`` or ``distill@N``."""
+    workspace: Workspace
+    parents: Mapping[str, Path]
+    """Verified output folders of the stages that this one reads, by name."""
+    build: Path
+    """Empty folder to fill; it becomes the output."""
+    work: Path
+    """Resumable state of exactly this computation; survives a crash, removed at the end."""
+    tracker: Tracker
+    """The MLflow run of this execution."""
+    counts: dict[str, float] = field(default_factory=dict)
+    """What was made, for the manifest."""
+
+    def progress_file(self) -> Path:
+        """Path for metrics that a crash must not lose, one JSON object a line."""
+        return self.work / "metrics.jsonl"
+
+
+def stage_main(run: Callable[[Workspace, Params], None]) -> None:
+    """Run a stage as a program: settings in, message and exit code out.
+
+    A user's error is printed in one line and exits with 1; anything else is a defect of ours and
+    keeps its traceback.
+    """
+    die_with_runner()
+    workspace = find_workspace()
+    os.environ.update(workspace.environment())
+    try:
+        run(workspace, read_params(workspace.params))
+    except (TesseraError, ValueError) as error:
+        sys.exit(f"tessera: {type(error).__name__}: {error}")
+
+
+def run_stage(
+    name: str,
+    body: Callable[[Stage], None],
+    *,
+    workspace: Workspace,
+    section: BaseModel,
+    parents: tuple[str, ...] = (),
+    inputs: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Execute a stage under the contract of this module.
+
+    Args:
+        name: Stage address in ``dvc.yaml``.
+        body: Fills ``stage.build``; may resume from ``stage.work``.
+        workspace: The project.
+        section: The stage's resolved parameters.
+        parents: Stages whose outputs the body reads; the last one is the main parent.
+        inputs: Digests of inputs that no stage made, by name.
+
+    Returns:
+        The manifest of the finished output.
+
+    Raises:
+        StageBusy: The lock was not free within a day.
+        LineageError: A parent is not complete.
+        DigestMismatch: A parent's bytes differ from its manifest.
+    """
+    final = workspace.output(name)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with _only_writer(final) as waited:
+        folders = {parent: workspace.output(parent) for parent in parents}
+        plan = _plan(name, workspace, section, folders, dict(inputs or {}))
+        if waited and (done := _finished_by_another(final, plan)):
+            say(f"{name}: already made by the run that held the lock")
+            return done
+        return _execute(plan, body, workspace, folders)
+
+
+@contextmanager
+def _only_writer(final: Path) -> Iterator[bool]:
+    """Hold the lock beside ``final``; yields whether it had to be waited for."""
+    lock = FileLock(final.with_name(f".{final.name}.lock"))
+    holder = final.with_name(f".{final.name}.holder.json")
+    waited = False
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waited = True
+        say(f"{final.name}: waiting for {_describe_holder(holder)}")
+        try:
+            lock.acquire(timeout=_LOCK_WAIT_S)
+        except Timeout as error:
+            raise StageBusy(
+                "a free lock",
+                found=_describe_holder(holder),
+                where=str(lock.lock_file),
+                mend="Wait for that process, or end it; its lock goes with it.",
+            ) from error
+    try:
+        write_json(holder, {"pid": os.getpid(), "since": _now(), "door": _door()})
+        yield waited
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _describe_holder(holder: Path) -> str:
+    try:
+        facts = json.loads(holder.read_text())
+        return f"process {facts['pid']} ({facts['door']}, since {facts['since']})"
+    except (OSError, ValueError):
+        return "a process that has just taken the lock"
+
+
+def _finished_by_another(final: Path, plan: Manifest) -> Manifest | None:
+    if not (final / MANIFEST).is_file():
+        return None
+    try:
+        found = read_manifest(final, verify=True)
+    except DigestMismatch:
+        return None
+    return found if found.key == plan.key else None
+
+
+def _plan(
+    name: str,
+    workspace: Workspace,
+    section: BaseModel,
+    folders: dict[str, Path],
+    inputs: dict[str, str],
+) -> Manifest:
+    """Verify the parents and say what would be made; ``files`` and ``counts`` are still empty."""
+    for folder in folders.values():
+        read_manifest(folder, verify=True)
+    digests = {parent: digest_of(folder) for parent, folder in folders.items()} | inputs
+    facts = {
+        "stage": name,
+        "params": section.model_dump(mode="json"),
+        "parents": digests,
+        "code": code_digest(workspace, name),
+        "lock": sha256_of(workspace.lock_file),
+    }
+    key = sha256(canonical_json(facts).encode()).hexdigest()
+    return Manifest(key=key, counts={}, files={}, **facts)
+
+
+def _execute(
+    plan: Manifest, body: Callable[[Stage], None], workspace: Workspace, folders: dict[str, Path]
+) -> Manifest:
+    final = workspace.output(plan.stage)
+    build = final.with_name(f".{final.name}.building")
+    shutil.rmtree(build, ignore_errors=True)
+    build.mkdir()
+    work = workspace.state / "work" / plan.stage / plan.key[:16]
+    resumed = work.exists()
+    work.mkdir(parents=True, exist_ok=True)
+    if resumed:
+        say(f"{plan.stage}: resuming from {work.relative_to(workspace.root)}")
+    started = time.monotonic()
+    with track_stage(workspace, plan) as tracker:
+        stage = Stage(plan.stage, workspace, folders, build, work, tracker)
+        body(stage)
+        manifest = _seal(plan, stage)
+        tracker.log_output(build, manifest)
+        provenance = {
+            "wall_s": round(time.monotonic() - started, 3),
+            "resumed": resumed,
+            "mlflow_run": tracker.run_id,
+        }
+        _write_provenance(workspace, manifest, provenance)
+        swap_folder(build, final)
+    shutil.rmtree(work.parent, ignore_errors=True)
+    say(f"{plan.stage}: done in {provenance['wall_s']:.1f} s, {_summary(manifest)}")
+    return manifest
+
+
+def _seal(plan: Manifest, stage: Stage) -> Manifest:
+    """Describe what was built and write the manifest, after everything else is on the disk."""
+    manifest = Manifest(
+        stage=plan.stage,
+        key=plan.key,
+        params=plan.params,
+        parents=plan.parents,
+        code=plan.code,
+        lock=plan.lock,
+        counts=dict(sorted(stage.counts.items())),
+        files=describe_files(stage.build),
+    )
+    sync_tree(stage.build)
+    write_bytes(stage.build / MANIFEST, manifest.to_bytes())
+    return manifest
+
+
+def _summary(manifest: Manifest) -> str:
+    size = sum(entry["size"] for entry in manifest.files.values())
+    counts = ", ".join(f"{value:g} {name}" for name, value in manifest.counts.items())
+    return f"{len(manifest.files)} files, {size / 1e6:.2f} MB" + (f" ({counts})" if counts else "")
+
+
+def _write_provenance(workspace: Workspace, manifest: Manifest, measured: dict[str, Any]) -> None:
+    commit, dirty = _commit(workspace.root)
+    content = {
+        "stage": manifest.stage,
+        "manifest": sha256(manifest.to_bytes()).hexdigest(),
+        "commit": commit,
+        "dirty": dirty,
+        "finished": _now(),
+        "door": _door(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **measured,
+    }
+    write_json(workspace.artifacts / "provenance" / f"{manifest.stage}.json", content)
+
+
+def code_digest(workspace: Workspace, name: str) -> str:
+    """Digest the source files that ``dvc.yaml`` declares for a stage.
+
+    ``dvc.yaml`` is the one list of what a stage's code is; a test holds it against the import
+    closure of the module.
+    """
+    graph = YAML(typ="safe").load((workspace.root / "dvc.yaml").read_text())["stages"]
+    deps = graph[name.split("@")[0]]["deps"]
+    sources = {
+        path.relative_to(workspace.root).as_posix(): sha256_of(path)
+        for dep in deps
+        if dep.startswith(("tasks/", "models/"))
+        for path in _sources_of(workspace.root / dep)
+    }
+    return sha256(canonical_json(sources).encode()).hexdigest()
+
+
+def _sources_of(path: Path) -> list[Path]:
+    ours = [path] if path.is_file() else path.rglob("*")
+    return [p for p in ours if p.is_file() and "__pycache__" not in p.parts]
+
+
+def _commit(root: Path) -> tuple[str | None, bool | None]:
+    """Return the commit and whether tracked files differ from it; ``None`` without a repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _door() -> str:
+    if "TESSERA_FLOW_RUN" in os.environ:
+        return f"prefect flow run {os.environ['TESSERA_FLOW_RUN']}"
+    return "dvc repro" if "DVC_STAGE" in os.environ else "by hand"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

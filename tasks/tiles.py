@@ -1,0 +1,225 @@
+"""Tile folders in the public d-pixel layout, read strictly.
+
+An archive is a folder of tile folders, wherever they lie below it; a parent folder named by four
+digits is the year. Labels, if any, are GeoTIFFs in ``labels/``, named by the tile's path and the
+label: ``labels/2021/0_0_40_40_land_cover.tif``. Nothing missing is replaced: a tile without its
+validity file or its days is refused, while an absent orbit is legal.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+
+from models.bands import S1_BANDS, S2_BANDS
+from models.dpixel import DPixels, Series
+from tasks.errors import DataError
+
+OPTICAL = ("bands.npy", "masks.npy", "doys.npy")
+RADAR = ("sar_ascending", "sar_descending")
+REGION = "roi.tiff"
+_YEAR = re.compile(r"^\d{4}$")
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TileRef:
+    """Where a tile folder lies and what it is called."""
+
+    key: str
+    """Path below the tiles' root, e.g. ``2021/0_0_40_40``: unique in the archive."""
+    folder: Path
+    """The tile folder."""
+
+    @property
+    def year(self) -> int:
+        """The year that a parent folder names; 0 where none does."""
+        years = [part for part in self.key.split("/")[:-1] if _YEAR.match(part)]
+        return int(years[-1]) if years else 0
+
+    @property
+    def name(self) -> str:
+        """The tile folder's own name, the same in every year."""
+        return self.key.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The arrays of one tile folder, memory-mapped. Axes: time, row, column, band."""
+
+    ref: TileRef
+    bands: Array
+    """uint16 (T, H, W, 10): Sentinel-2 digital numbers, reflectance times 10,000."""
+    valid: Array
+    """uint8 (T, H, W): 1 is a clear observation."""
+    doys: Array
+    """uint16 (T,): days of year, rising."""
+    radar: dict[str, tuple[Array, Array]]
+    """Per orbit present: int16 (T, H, W, 2) coded decibels and (T,) days of year."""
+    region: Array
+    """bool (H, W): pixels that belong to the tile."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.region.shape[0]), int(self.region.shape[1])
+
+
+def tiles_root(archive: Path) -> Path:
+    """Return the folder below which tile folders are searched: ``tiles/`` if there is one."""
+    return archive / "tiles" if (archive / "tiles").is_dir() else archive
+
+
+def find_tiles(archive: Path) -> list[TileRef]:
+    """List every tile folder of an archive, sorted by key.
+
+    Raises:
+        DataError: The archive is not a folder, or holds no tile folder.
+    """
+    root = tiles_root(archive)
+    names = ("bands.npy", *(f"{orbit}.npy" for orbit in RADAR))
+    found = {path.parent for name in names for path in root.rglob(name)} if root.is_dir() else set()
+    if not found:
+        raise DataError(
+            "an archive of tile folders (bands.npy, masks.npy, doys.npy, sar_*.npy)",
+            found="no tile folder" if archive.is_dir() else "no such folder",
+            where=str(archive),
+            mend="Make the sample with `tessera sample`, or set ingest.archive (make full DATA=...).",
+        )
+    refs = (TileRef(folder.relative_to(root).as_posix(), folder) for folder in found)
+    return sorted(refs, key=lambda ref: ref.key)
+
+
+def find_labels(archive: Path, ref: TileRef) -> dict[str, Path]:
+    """Return the label rasters of a tile by label name; empty where there are none."""
+    stem = archive / "labels" / ref.key
+    prefix = f"{stem.name}_"
+    if not stem.parent.is_dir():
+        return {}
+    rasters = sorted(stem.parent.glob(f"{prefix}*.tif"))
+    return {path.stem.removeprefix(prefix): path for path in rasters}
+
+
+def read_tile(ref: TileRef) -> Tile:
+    """Open a tile folder and check every array against the layout.
+
+    Raises:
+        DataError: A file is missing or unreadable, or a shape or type breaks the layout.
+    """
+    bands, valid, doys = (_load(ref, name) for name in OPTICAL)
+    _require(ref, "bands.npy", bands, "uint16 (T, H, W, 10)", _is(bands, "u2", 4, len(S2_BANDS)))
+    _require(ref, "masks.npy", valid, f"(T, H, W) = {bands.shape[:3]}", _is_flag(valid, bands))
+    _require(ref, "doys.npy", doys, f"{len(bands)} integers", _are_days(doys, len(bands)))
+    radar = {orbit: pair for orbit in RADAR if (pair := _read_orbit(ref, orbit, bands))}
+    return Tile(ref, bands, valid, doys, radar, _read_region(ref, bands.shape[1:3]))
+
+
+def _read_orbit(ref: TileRef, orbit: str, bands: Array) -> tuple[Array, Array] | None:
+    files = [f"{orbit}.npy", f"{orbit}_doy.npy"]
+    if not any((ref.folder / name).exists() for name in files):
+        return None
+    values, doys = (_load(ref, name) for name in files)
+    right = _is(values, "i2", 4, len(S1_BANDS)) and values.shape[1:3] == bands.shape[1:3]
+    expected = f"int16 (T, {bands.shape[1]}, {bands.shape[2]}, {len(S1_BANDS)})"
+    _require(ref, files[0], values, expected, right or len(values) == 0)
+    _require(ref, files[1], doys, f"{len(values)} integers", _are_days(doys, len(values)))
+    return (values, doys) if len(values) else None
+
+
+def _read_region(ref: TileRef, shape: tuple[int, ...]) -> Array:
+    path = ref.folder / REGION
+    if not path.exists():
+        return np.ones(shape, dtype=bool)
+    region = read_raster(path) != 0
+    _require(ref, REGION, region, f"shape {tuple(shape)}", region.shape == tuple(shape))
+    return region
+
+
+def read_raster(path: Path) -> Array:
+    """Read the only band of a GeoTIFF.
+
+    Raises:
+        DataError: The file is not a raster that can be read.
+    """
+    try:
+        with rasterio.open(path) as source:
+            return np.asarray(source.read(1))
+    except rasterio.errors.RasterioError as error:
+        raise DataError(
+            "a readable GeoTIFF", found=str(error), where=str(path), mend="Replace the file."
+        ) from error
+
+
+def _load(ref: TileRef, name: str) -> Array:
+    path = ref.folder / name
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"a readable {name}",
+            found=str(error) if path.exists() else "no such file",
+            where=f"tile {ref.key}",
+            mend=f"Restore {path}; an absent validity file or day list is never guessed.",
+        ) from error
+
+
+def _require(ref: TileRef, name: str, array: Array, expected: str, holds: bool) -> None:
+    if not holds:
+        raise DataError(
+            f"{name} as {expected}",
+            found=f"{array.dtype} {array.shape}",
+            where=f"tile {ref.key}",
+            mend="Write the tile again in the public d-pixel layout.",
+        )
+
+
+def _is(array: Array, dtype: str, ndim: int, num_bands: int) -> bool:
+    return array.dtype == np.dtype(dtype) and array.ndim == ndim and array.shape[-1] == num_bands
+
+
+def _is_flag(valid: Array, bands: Array) -> bool:
+    return bool(valid.dtype.kind in "bu" and valid.shape == bands.shape[:3])
+
+
+def _are_days(doys: Array, count: int) -> bool:
+    return bool(doys.dtype.kind in "iu" and doys.shape == (count,))
+
+
+def dpixels_of(tile: Tile, rows: Array, first_id: int) -> DPixels:
+    """Collect the valid observations of chosen pixels.
+
+    Args:
+        tile: An open tile.
+        rows: Flat pixel indices (row-major), rising.
+        first_id: ``pixel_id`` of the tile's pixel 0.
+
+    Returns:
+        One d-pixel per index, its observations in time order. Optical validity is the tile's
+        validity file; a radar observation is valid where VV or VH is not 0, on raw values.
+    """
+    optical = _ragged(tile.bands, np.asarray(tile.valid) != 0, tile.doys, rows)
+    orbits = [_orbit_series(tile, orbit, rows) for orbit in RADAR]
+    return DPixels(np.uint64(first_id) + rows.astype(np.uint64), optical, *orbits)
+
+
+def _orbit_series(tile: Tile, orbit: str, rows: Array) -> Series:
+    if orbit not in tile.radar:
+        empty = np.zeros((0, len(S1_BANDS)), np.int16)
+        return Series(empty, np.zeros(0, np.int16), np.zeros(len(rows) + 1, np.int64))
+    values, doys = tile.radar[orbit]
+    return _ragged(values, (np.asarray(values) != 0).any(axis=-1), doys, rows)
+
+
+def _ragged(values: Array, valid: Array, doys: Array, rows: Array) -> Series:
+    """Turn (T, H, W, B) with a validity cube into ragged observations, pixel by pixel."""
+    length, bands = values.shape[0], values.shape[-1]
+    flat_valid = valid.reshape(length, -1)[:, rows].T  # (pixel, time): time order within a pixel
+    flat = np.ascontiguousarray(values.reshape(length, -1, bands)[:, rows].swapaxes(0, 1))
+    offsets = np.concatenate([[0], np.cumsum(flat_valid.sum(axis=1))]).astype(np.int64)
+    days = np.broadcast_to(np.asarray(doys).astype(np.int16), flat_valid.shape)
+    return Series(flat[flat_valid], days[flat_valid], offsets)

@@ -1,0 +1,206 @@
+"""The only importer of MLflow: one run per stage execution, and the model registry.
+
+MLflow holds a copy of the manifests for people to browse, never a second truth. A run carries the
+stage's parameters, metrics in batches, its inputs as datasets named by digest, and links to the runs
+that made them (``mlflow.parentRunId`` is the main parent, so the user interface draws the chain).
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from time import time
+from typing import Any
+
+from filelock import FileLock
+
+from tasks.manifest import MANIFEST, Manifest
+from tasks.workspace import QUIET, Workspace
+
+os.environ.update(QUIET)
+
+from mlflow import MlflowClient  # noqa: E402 - telemetry is off before MLflow is read
+from mlflow.entities import (  # noqa: E402
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+    ViewType,
+)
+
+EXPERIMENT = "tessera"
+_BATCH = 900
+_DIGEST_CHARS = 36  # MLflow's limit for a dataset digest
+_PARAM_CHARS = 6000  # its limit for one parameter
+
+
+@dataclass(slots=True)
+class Tracker:
+    """The MLflow run of one stage execution."""
+
+    client: MlflowClient
+    run_id: str
+    experiment_id: str
+    models_in: Mapping[str, str]
+    """MLflow model of each parent stage that made one, by stage."""
+
+    def log_metrics(self, rows: list[Mapping[str, float]], *, step_key: str = "step") -> None:
+        """Log rows of named numbers, each with its step, in few requests."""
+        now = int(time() * 1000)
+        metrics = [
+            Metric(name, float(value), now, int(row.get(step_key, 0)))
+            for row in rows
+            for name, value in row.items()
+            if name != step_key
+        ]
+        for start in range(0, len(metrics), _BATCH):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Attach a file to the run."""
+        self.client.log_artifact(self.run_id, str(path), folder)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def log_model(self, folder: Path, *, name: str, tags: Mapping[str, str]) -> str:
+        """Record a checkpoint folder as an MLflow model that this run made.
+
+        Returns:
+            The model's id, ``m-...``.
+        """
+        model = self.client.create_logged_model(
+            self.experiment_id, name=name, source_run_id=self.run_id, tags=dict(tags)
+        )
+        self.client.log_model_artifacts(model.model_id, str(folder))
+        self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        self.set_tags({"tessera.model": model.model_id})
+        return str(model.model_id)
+
+    def log_output(self, folder: Path, manifest: Manifest) -> None:
+        """Log what the stage made: counts, size, manifest and its digest."""
+        size = sum(entry["size"] for entry in manifest.files.values())
+        self.log_metrics([{f"count.{k}": v for k, v in manifest.counts.items()} | {"bytes": size}])
+        self.log_file(folder / MANIFEST)
+        self.set_tags({"tessera.digest": sha256(manifest.to_bytes()).hexdigest()})
+
+
+@contextmanager
+def track_stage(workspace: Workspace, plan: Manifest) -> Iterator[Tracker]:
+    """Open the run of a stage execution; it ends as FINISHED or FAILED with the block.
+
+    Runs of the same stage that are still open are dead (the caller holds the stage's lock) and are
+    closed as KILLED.
+    """
+    client = open_client(workspace)
+    experiment = experiment_id(client, workspace)
+    for dead in _find(client, experiment, f"tags.tessera.stage = '{plan.stage}'", status="RUNNING"):
+        client.set_terminated(dead.info.run_id, "KILLED")
+    parents = {name: _run_of(client, experiment, digest) for name, digest in plan.parents.items()}
+    run = client.create_run(experiment, run_name=plan.stage, tags=_tags(plan, parents))
+    tracker = Tracker(
+        client,
+        run.info.run_id,
+        experiment,
+        {name: r.data.tags["tessera.model"] for name, r in parents.items() if _has_model(r)},
+    )
+    params = [Param(k, str(v)[:_PARAM_CHARS]) for k, v in _flatten(plan.params)]
+    client.log_batch(run.info.run_id, params=params)
+    _log_inputs(tracker, plan)
+    try:
+        yield tracker
+    except BaseException as error:
+        tracker.set_tags({"tessera.error": str(error)[:_PARAM_CHARS]})
+        client.set_terminated(run.info.run_id, "FAILED")
+        raise
+    client.set_terminated(run.info.run_id, "FINISHED")
+
+
+def open_client(workspace: Workspace) -> MlflowClient:
+    """Return a client of the workspace's MLflow store, creating the database once.
+
+    The first creation runs migrations, and two at once leave a broken database: it is locked.
+    """
+    folder = workspace.state / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".create.lock"):
+        client = MlflowClient(workspace.tracking_uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def experiment_id(client: MlflowClient, workspace: Workspace) -> str:
+    """Return the project's experiment, made at first use with its artifacts inside the project."""
+    with FileLock(workspace.state / "mlflow" / ".create.lock"):
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        artifacts = workspace.state / "mlflow" / "artifacts"
+        remote = not workspace.tracking_uri.startswith("sqlite")
+        return str(client.create_experiment(EXPERIMENT, None if remote else artifacts.as_uri()))
+
+
+def _tags(plan: Manifest, parents: Mapping[str, Any]) -> dict[str, str]:
+    tags = {
+        "tessera.stage": plan.stage,
+        "tessera.key": plan.key,
+        "tessera.code": plan.code,
+        "tessera.lock": plan.lock,
+    }
+    for name, digest in plan.parents.items():
+        tags[f"tessera.parent.{name}.digest"] = digest
+        if parents[name] is not None:
+            tags[f"tessera.parent.{name}.run"] = parents[name].info.run_id
+            tags["mlflow.parentRunId"] = parents[name].info.run_id
+    return tags
+
+
+def _log_inputs(tracker: Tracker, plan: Manifest) -> None:
+    datasets = [
+        DatasetInput(
+            Dataset(name, digest[:_DIGEST_CHARS], "tessera-manifest", f"artifacts/{name}"),
+            [InputTag("mlflow.data.context", plan.stage)],
+        )
+        for name, digest in plan.parents.items()
+    ]
+    models = [LoggedModelInput(model_id) for model_id in tracker.models_in.values()]
+    if datasets or models:
+        tracker.client.log_inputs(tracker.run_id, datasets=datasets, models=models)
+
+
+def _run_of(client: MlflowClient, experiment: str, digest: str) -> Any:
+    """Find the run that made an output; ``None`` where it was restored from a cache or remote."""
+    found = _find(client, experiment, f"tags.tessera.digest = '{digest}'", status="FINISHED")
+    return found[0] if found else None
+
+
+def _has_model(run: Any) -> bool:
+    return run is not None and "tessera.model" in run.data.tags
+
+
+def _find(client: MlflowClient, experiment: str, query: str, *, status: str) -> list[Any]:
+    return list(
+        client.search_runs(
+            [experiment],
+            f"{query} and attributes.status = '{status}'",
+            ViewType.ACTIVE_ONLY,
+            order_by=["attributes.start_time DESC"],
+        )
+    )
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flatten(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", inner

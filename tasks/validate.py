@@ -1,0 +1,109 @@
+"""Validate the archive: measure every tile, hold the statistics to a suite, keep the verdict.
+
+Outputs: ``verdict.json`` (every failure with tile, band, expectation, found, expected),
+``index.html`` (the same for people, readable offline) and one CSV of statistics a table. They hold
+no time and no path, so equal archives give equal bytes. Great Expectations' own pages do hold the
+time, so they go to ``.tessera/validation/archive``, together with a copy of the verdict: a stage
+that fails has no output, and its verdict is needed most then.
+"""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.checks import Check, archive_checks
+from tasks.errors import ValidationFailed
+from tasks.expectations import judge
+from tasks.files import write_bytes, write_json
+from tasks.ingest import Catalogue, read_catalogue
+from tasks.params import Params, ValidateParams
+from tasks.progress import say, track
+from tasks.stage import Stage, run_stage, stage_main
+from tasks.statistics import Tables, measure_archive
+from tasks.verdict import Verdict
+from tasks.verdict_page import render
+from tasks.workspace import Workspace
+
+VERDICT = "verdict.json"
+PAGE = "index.html"
+
+
+def judge_archive(
+    catalogue: Catalogue, params: ValidateParams, *, docs: Path | None = None
+) -> tuple[Verdict, Tables]:
+    """Measure and judge all tiles of a catalogue.
+
+    Args:
+        catalogue: The archive, as ingested.
+        params: Limits.
+        docs: Folder for Great Expectations' pages; None to write none.
+
+    Returns:
+        The verdict, and the statistics that it was reached on.
+
+    Raises:
+        DigestMismatch: The archive changed since it was ingested.
+    """
+    indices = track(range(len(catalogue)), label="validate", total=len(catalogue), unit="tiles")
+    checks = archive_checks(params)
+    tables = {
+        name: _with_columns(table, checks, name)
+        for name, table in measure_archive(catalogue, indices).items()
+    }
+    least = {"files": 1, "tiles": len(catalogue), "series": len(catalogue), "bands": 1}
+    return judge(tables, checks, least, docs=docs), tables
+
+
+def _with_columns(table: pd.DataFrame, checks: tuple[Check, ...], name: str) -> pd.DataFrame:
+    """Add empty columns for what no tile of this archive has: an archive without radar is legal."""
+    wanted = [check.column for check in checks if check.table == name]
+    return table.reindex(columns=list(dict.fromkeys([*table.columns, *wanted])))
+
+
+def write_verdict(folder: Path, verdict: Verdict, tables: Tables) -> None:
+    """Write the verdict, its page and the statistics into a folder, deterministically."""
+    write_json(folder / VERDICT, verdict.as_dict())
+    write_bytes(folder / PAGE, render(verdict, tables).encode())
+    for name, table in tables.items():
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_bytes(folder / f"{name}.csv", text.encode())
+
+
+def validate(workspace: Workspace, params: Params) -> None:
+    """Run the stage.
+
+    Raises:
+        ValidationFailed: An expectation was broken; the message names the first failures and the
+            path of the whole verdict.
+    """
+
+    def body(stage: Stage) -> None:
+        catalogue = read_catalogue(workspace, stage.parents["ingest"])
+        kept = workspace.state / "validation" / "archive"
+        shutil.rmtree(kept, ignore_errors=True)
+        verdict, tables = judge_archive(catalogue, params.validate_, docs=kept / "data_docs")
+        write_verdict(kept, verdict, tables)
+        for name in (VERDICT, PAGE):
+            stage.tracker.log_file(kept / name)
+        say(f"validate: {verdict.summary()}; pages: {kept / 'data_docs' / PAGE}")
+        if not verdict.success:
+            raise ValidationFailed(
+                f"an archive that meets all {len(verdict.checks)} expectations",
+                found=verdict.summary(),
+                where=str(catalogue.archive),
+                mend=f"Mend or remove these tiles, then: dvc repro validate. "
+                f"The whole verdict: {kept / VERDICT} (to look at: {kept / PAGE})",
+            )
+        write_verdict(stage.build, verdict, tables)
+        stage.counts |= {
+            "tiles": len(catalogue),
+            "expectations": len(verdict.checks),
+            "values_judged": sum(check.judged for check in verdict.checks),
+        }
+
+    run_stage("validate", body, workspace=workspace, section=params.validate_, parents=("ingest",))
+
+
+if __name__ == "__main__":
+    stage_main(validate)

@@ -1,0 +1,113 @@
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.architecture import StudentConfig, TeacherConfig
+from models.dpixel import DPixels
+from models.encode import encode
+from models.initialisation import initialise
+from models.released import RELEASED_LADDER, read_released, released_normalisation, write_released
+from models.student import Student
+from models.teacher import Teacher
+from tests.unit.models.arrays import tile_dpixels
+
+SHARED = Path(os.environ.get("TESSERA_SHARED", Path(__file__).resolve().parents[4] / "shared"))
+GOLDEN = SHARED / "golden"
+needs_golden = pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason=f"golden checkpoints of the released code not found in {GOLDEN}"
+)
+
+
+def _tile(folder: Path) -> DPixels:
+    def read(name: str) -> np.ndarray:
+        array: np.ndarray = np.load(folder / f"{name}.npy")
+        return array
+
+    return tile_dpixels(
+        (read("bands"), read("masks"), read("doys")),
+        (read("sar_ascending"), read("sar_ascending_doy")),
+        (read("sar_descending"), read("sar_descending_doy")),
+    )
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    ("name", "num_parameters"),
+    [("student_nano", 1_066_402), ("student_qknorm", 209_794), ("teacher_tiny", 334_754)],
+)
+def test_released_checkpoint_gives_the_released_embeddings(name: str, num_parameters: int) -> None:
+    model = read_released(GOLDEN / f"{name}.pt")
+    assert num_parameters == sum(p.numel() for p in model.parameters())
+    dpixels = _tile(GOLDEN / "tiles" / "a")
+    actual = encode(model, dpixels, released_normalisation(model), RELEASED_LADDER)
+    expected = np.load(GOLDEN / f"{name}__a.npy").reshape(len(dpixels), -1)
+    np.testing.assert_allclose(actual, expected, atol=2e-4, rtol=0)
+
+
+def _models() -> list[Student | Teacher]:
+    plain = StudentConfig(latent=4, layers=1, heads=2, feedforward=8)
+    models: list[Student | Teacher] = [
+        Student(plain),
+        Student(dataclasses.replace(plain, qk_norm=True)),
+        Teacher(TeacherConfig(latent=4, layers=1, heads=2, feedforward=8, repr_dim=12)),
+    ]
+    for model in models:
+        initialise(model, seed=1)
+    return models
+
+
+@pytest.mark.parametrize("model", _models(), ids=["student", "qk-norm", "teacher"])
+def test_model_comes_back_bit_for_bit(tmp_path: Path, model: Student | Teacher) -> None:
+    write_released(tmp_path / "m.pt", model)
+    again = read_released(tmp_path / "m.pt")
+    assert type(model) is type(again)
+    assert model.config == again.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+
+
+def test_student_without_arguments_has_the_released_defaults(tmp_path: Path) -> None:
+    student = Student(StudentConfig(latent=64, layers=4, heads=4, feedforward=1024))
+    torch.save({"model": student.state_dict()}, tmp_path / "m.pt")
+    assert read_released(tmp_path / "m.pt").config == student.config
+
+
+def test_unknown_or_missing_argument_is_refused(tmp_path: Path) -> None:
+    write_released(tmp_path / "m.pt", _models()[0])
+    content = torch.load(tmp_path / "m.pt")
+    content["args"]["fusion"] = "transformer"
+    del content["args"]["nhead"]
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(ValueError, match=r"unknown \['fusion'\], missing \['nhead'\]"):
+        read_released(tmp_path / "m.pt")
+
+
+def test_tensor_that_does_not_fit_is_refused_by_name_and_file(tmp_path: Path) -> None:
+    write_released(tmp_path / "m.pt", _models()[2])
+    content = torch.load(tmp_path / "m.pt")
+    del content["encoder_state_dict"]["fusion_modality_embed"]
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(ValueError, match=r"m.pt: .*missing fusion_modality_embed"):
+        read_released(tmp_path / "m.pt")
+
+
+def test_another_layout_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "m.pt")
+    with pytest.raises(ValueError, match=r"expected keys \(model, args\)"):
+        read_released(tmp_path / "m.pt")
+
+
+def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {}, "args": Path("x")}, tmp_path / "m.pt")
+    with pytest.raises(ValueError, match="tensors and plain values only"):
+        read_released(tmp_path / "m.pt")
+
+
+def test_teacher_that_the_layout_cannot_express_is_refused(tmp_path: Path) -> None:
+    config = TeacherConfig(latent=4, layers=1, heads=2, feedforward=8, repr_dim=12, fusion_layers=1)
+    with pytest.raises(ValueError, match="2 fusion layers of 4 heads"):
+        write_released(tmp_path / "m.pt", Teacher(config))

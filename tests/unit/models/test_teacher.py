@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from models.architecture import TeacherConfig
+from models.bands import NORMALISATIONS
+from models.encode import encode
+from models.released import RELEASED_LADDER
+from models.teacher import TEACHERS, Projector, Teacher
+from tests.unit.models.golden_forward import formula_tile, formula_weights
+
+NORMALISATION = NORMALISATIONS["tessera-v2-teacher"]
+
+
+def _golden_teacher() -> Teacher:
+    config = TeacherConfig(latent=16, layers=2, heads=4, feedforward=128, repr_dim=32)
+    teacher = Teacher(config)
+    formula_weights(teacher)
+    return teacher
+
+
+@pytest.mark.parametrize(
+    ("preset", "least", "most"),
+    [
+        ("demo", 300_000, 500_000),
+        ("1b", 950_000_000, 1_050_000_000),
+        ("2b", 2_064_266_242, 2_064_266_242),
+    ],
+)
+def test_presets_have_the_published_numbers_of_parameters(
+    preset: str, least: int, most: int
+) -> None:
+    with torch.device("meta"):
+        teacher = Teacher(TEACHERS[preset])
+    assert least <= sum(p.numel() for p in teacher.parameters()) <= most
+
+
+def test_embeddings_agree_with_the_released_code() -> None:
+    teacher = _golden_teacher()
+    assert sum(p.numel() for p in teacher.parameters()) == 252_258
+    embeddings = encode(teacher, formula_tile(), NORMALISATION, RELEASED_LADDER)
+    first = [0.203970, 0.578013, -0.460797, -0.659060, 1.082270, 0.892666]
+    np.testing.assert_allclose(embeddings[0, :6], first, atol=1e-4)
+    without_s2 = [0.229868, 0.206225, -1.704337, -0.219452, 0.119228, 1.006052]
+    np.testing.assert_allclose(embeddings[3, :6], without_s2, atol=1e-4)
+    weighted = embeddings.astype(np.float64) @ (np.arange(1, 33) / 32)
+    np.testing.assert_allclose(weighted, [-2.37884, -2.20198, -1.86461, 0.29722], atol=5e-4)
+
+
+def test_pixel_without_s1_agrees_and_pixel_with_nothing_is_no_data() -> None:
+    tile = formula_tile(radar=False)
+    embeddings = encode(_golden_teacher(), tile, NORMALISATION, RELEASED_LADDER)
+    first = [0.370939, -0.721363, -0.841166, -0.110598, -1.123152, -0.314777]
+    np.testing.assert_allclose(embeddings[0, :6], first, atol=1e-4)
+    assert np.isnan(embeddings[3]).all()
+
+
+def test_sensors_are_told_apart_by_the_modality_embedding() -> None:
+    teacher = _golden_teacher()
+    pooled = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    before = teacher.fuse(pooled, pooled)
+    with torch.no_grad():
+        teacher.fusion_modality_embed.add_(torch.tensor([[1.0], [-1.0]]))
+    assert (teacher.fuse(pooled, pooled) - before).abs().max() > 1e-3
+
+
+def test_projector_equals_linear_maps_with_the_batch_norm_of_torch() -> None:
+    projector = Projector(6, 8, 3)
+    truth = torch.nn.Sequential(
+        torch.nn.Linear(6, 8, bias=False),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.ReLU(),
+        torch.nn.Linear(8, 8, bias=False),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.ReLU(),
+        torch.nn.Linear(8, 8, bias=False),
+    )
+    weights = {name.removeprefix("net."): w for name, w in projector.state_dict().items()}
+    truth.load_state_dict(weights, strict=False)
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(projector(x), truth(x), atol=1e-5, rtol=1e-4)
+
+
+def test_projector_holds_no_running_statistics() -> None:
+    assert not list(Projector(6, 8, 3).buffers())
+    assert [p.shape for p in Projector(6, 8, 1).parameters()] == [(8, 6)]
+
+
+def test_projector_of_no_layer_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Projector(6, 8, 0)
