@@ -33,10 +33,16 @@ def show(journal: Journal) -> None:
 
 def _verdict_page(found: outcome.Verdict) -> str:
     head = "passed" if found["success"] else "failed"
-    lines = [f"## Validation {head}: {found['checks']} checks, {len(found['failures'])} broken"]
+    lines = [
+        f"## Validation {head}: {len(found['checks'])} checks, {len(found['failures'])} broken"
+    ]
     if found["failures"]:
-        lines += ["", "| tile | band | expectation | found | expected |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            "| tile | sensor | band | expectation | found | expected |",
+            "|---|---|---|---|---|---|",
+        ]
     for failure in found["failures"]:
-        cells = ("tile", "band", "expectation", "found", "expected")
+        cells = ("tile", "sensor", "band", "expectation", "found", "expected")
         lines.append("| " + " | ".join(str(failure[cell]) for cell in cells) + " |")
     return "\n".join(lines) + "\n"

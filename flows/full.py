@@ -33,7 +33,7 @@ SECTIONS = {
 
 def end_leftovers(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
     """End what a cancelled or killed run has left; called in the worker, not in the dead run."""
-    Journal(find_workspace(), str(flow_run.id)).end_leftovers()
+    Journal(find_workspace(), str(flow_run.id)).end()
 
 
 @flow(name="tessera", on_cancellation=[end_leftovers], on_crashed=[end_leftovers])

@@ -41,7 +41,7 @@ def end_stages_on_error() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        journal_of_this_run().end_leftovers()
+        journal_of_this_run().end()
         raise
 
 

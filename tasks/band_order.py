@@ -85,7 +85,7 @@ def land_of(spectra: Floats) -> Floats:
         (M, 10) with M at most 20,000, evenly taken; M = 0 where fewer than 200 are land.
     """
     bright = spectra.max(axis=1, initial=0) > _LAND_MIN_DN
-    land = spectra[bright & (spectra.mean(axis=1) < _LAND_MAX_MEAN_DN)]
+    land: Floats = spectra[bright & (spectra.mean(axis=1) < _LAND_MAX_MEAN_DN)]
     if len(land) < _MIN_LAND:
         return land[:0]
     return land[:: -(-len(land) // _MAX_LAND)]

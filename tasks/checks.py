@@ -28,7 +28,8 @@ _MAX_BRIGHT_DATES = 0.2  # share of dates; at most 0.1 in clean tiles, the offse
 _MIN_STD_DN = 20.0  # a year of any land varies by hundreds; a constant or unscaled band does not
 _MIN_BRIGHT_DN = 300.0  # 99th percentile of the brightest band; reflectance 0.03
 _MIN_MASK_CONTRAST = 0.0  # masked observations look like cloud more often than clear ones
-_MIN_MASK_AGREEMENT = 0.1  # within a date; 0.2-0.5 in clean tiles, 0 with the masks of another
+_MIN_MASK_FIT = 0.08  # over moved masks; 0.18-0.9 in clean tiles, below -0.07 when mirrored
+_MIN_PLACE_FIT = 0.04  # over moved radar; 0.09-0.6 in clean tiles, below 0.04 for another place
 _MIN_DETAIL = 1.05  # of a 10 m band over the 20 m ones; 1.25-1.6 in clean tiles, 1.0 exchanged
 _MIN_VV_ABOVE_VH = 0.8  # share; co-polarised return is the stronger one: 0.96-1.0 in clean tiles
 _MIN_RADAR_STD = 50.0  # code; speckle of four looks alone is about 800
@@ -110,7 +111,8 @@ def _time(params: ValidateParams) -> tuple[Check, ...]:
 def _validity(params: ValidateParams) -> tuple[Check, ...]:
     clear = (params.min_clear_share, params.max_clear_share)
     cloud = params.max_undetected_cloud
-    wrong = "the masks belong to another tile, or are turned"
+    wrong = "the masks are of another tile, or turned"
+    elsewhere = "radar and optical images are of different tiles, or one is turned"
     return (
         Check("flags_0_or_1", "series", "bad_flags", 0, 0, "masks hold other values than 0 and 1"),
         Check("clear_share", "series", "clear_share", *clear, "nothing, or everything, is clear"),
@@ -124,7 +126,8 @@ def _validity(params: ValidateParams) -> tuple[Check, ...]:
             None,
             "clear observations look cloudier than masked ones: 1 must mean clear",
         ),
-        Check("mask_fits", "series", "mask_agreement", _MIN_MASK_AGREEMENT, None, wrong),
+        Check("masks_fit_images", "series", "mask_fit", _MIN_MASK_FIT, None, wrong),
+        Check("radar_fits_images", "series", "place_fit", _MIN_PLACE_FIT, None, elsewhere),
     )
 
 

@@ -6,13 +6,14 @@ error is one line on standard error and exit code 1; only success exits with 0.
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tasks.errors import TesseraError
-from tasks.workspace import Workspace, find_workspace
+from tasks.errors import PromotionRefused, TesseraError
+from tasks.workspace import find_workspace
 
 app = typer.Typer(
     name="tessera",
@@ -23,12 +24,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_REFUSED_EXIT = 3
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.command(
-    help="Keep the servers up: Prefect (runs) and MLflow (experiments). Ctrl-C stops them.\n\n"
-    "Then, in another terminal: prefect deployment run tessera/full --watch"
+    help="Keep the servers up until Ctrl-C.\n\n"
+    "Prefect shows the runs, MLflow the experiments. Then, in another terminal: prefect deployment run tessera/full --watch"
 )
 def up() -> None:
     """Keep the servers up until Ctrl-C."""
@@ -42,8 +45,8 @@ def up() -> None:
 
 
 @app.command(
-    help="Run the whole pipeline: archive to promoted model, embedding tiles and report.\n\n"
-    "What is up to date is not run again; after a failure the run continues where it stopped.\n\n"
+    help="Run the whole pipeline.\n\n"
+    "From the archive to a promoted model, embedding tiles and the report. What is up to date is not run again; after a failure the run continues where it stopped.\n\n"
     "Examples: tessera run | tessera run --data /archive/tiles | tessera run --start evaluate"
 )
 def run(
@@ -70,7 +73,8 @@ def run(
 
 
 @app.command(
-    help="Say what is wrong with this installation or project, and how to mend it.\n\n"
+    help="Say what is wrong here, and how to mend it.\n\n"
+    "Looks at the installation, the data, and what a crash has left behind.\n\n"
     "Examples: tessera doctor | tessera doctor --fix"
 )
 def doctor(
@@ -87,7 +91,7 @@ def doctor(
     raise typer.Exit(any(finding.state == "fail" for finding in findings))
 
 
-@app.command(help="Make the sample archive `data/` that data.dvc pins: the same bytes everywhere.")
+@app.command(help="Make the sample archive.\n\nWrites data/ with the bytes that data.dvc pins.")
 def sample() -> None:
     """Write the simulated archive and hold it against its pin."""
     from tasks.sample import make_sample
@@ -96,7 +100,9 @@ def sample() -> None:
 
 
 @app.command(
-    help="Promote the best candidate of a model, if the gate lets it pass.\n\n"
+    help="Promote a model through the gate.\n\n"
+    "The best student goes to staging; what staging holds goes to production. "
+    "Exit code 3 means that the gate kept the incumbent, and says why.\n\n"
     "Example: tessera promote tessera-student --to staging"
 )
 def promote(
@@ -105,17 +111,40 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Ask the promotion gate."""
+    from tasks.params import read_params
     from tasks.promote import promote as ask_gate
 
     workspace = find_workspace()
-    report = ask_gate(workspace, _params_for(workspace, model), to=to)
-    typer.echo(json.dumps(report.to_json()) if as_json else report.message)
+    params = read_params(workspace.params)
+    named = params.promote.model_copy(update={"model": model})
+    done = ask_gate(workspace, params.model_copy(update={"promote": named}), to=to)
+    text = f"{done.model} version {done.version} is {done.alias}: {done.text}"
+    typer.echo(json.dumps(asdict(done)) if as_json else text)
+
+
+@app.command(help="Show which model is where, and why.")
+def registry(as_json: AsJson = False) -> None:
+    """List every version of every registered model."""
+    from tasks.registry import registry as list_versions
+
+    versions = list_versions(find_workspace())
+    if as_json:
+        typer.echo(json.dumps([version.to_json() for version in versions]))
+        return
+    for v in versions:
+        at = ", ".join(v.aliases) or "-"
+        typer.echo(f"{v.model} {v.version:>3}  {at:<20} {v.candidate.student:<2} {v.why}")
+    if not versions:
+        typer.echo("No model is registered yet; `tessera run` registers the first.")
 
 
 def main() -> None:
-    """Run the command line; a user's error becomes one line and exit code 1."""
+    """Run the command line; a user's error becomes one line and a non-zero exit code."""
     try:
-        app()
+        app(prog_name="tessera")
+    except PromotionRefused as error:
+        sys.stderr.write(f"tessera: PromotionRefused: {error}\n")
+        sys.exit(_REFUSED_EXIT)
     except (TesseraError, ValueError) as error:
         sys.exit(f"tessera: {type(error).__name__}: {error}")
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 
-from tasks.errors import StageFailed
+from tasks.errors import StageBusy, StageFailed
 from tasks.graph import outdated, stages
 from tasks.journal import Journal, Receipt
 from tasks.orchestrator import DEPLOYMENT, FlowRun, Orchestrator, orchestrator
@@ -18,9 +18,10 @@ from tasks.outcome import Outcome, outcome
 from tasks.params import set_archive, use_params
 from tasks.progress import say
 from tasks.reproduce import promote
-from tasks.services import ended_by_signals, running, services
+from tasks.services import ServicesBusy, ended_by_signals, running, services
 from tasks.workspace import Workspace
 
+_OWNER = "tessera run"
 _POLL_S = 0.5
 _CANCEL_S = 60.0
 
@@ -70,7 +71,10 @@ def _as_written(workspace: Workspace, archive: Path) -> str:
 
 def _nothing_to_do(workspace: Workspace) -> Outcome | None:
     """Return the outcome if every stage is up to date and the gate has no news; else ``None``."""
-    if outdated(workspace):
+    try:
+        if outdated(workspace):
+            return None
+    except StageBusy:
         return None
     say("Every stage is up to date; nothing to run.")
     journal = Journal(workspace, "idle")
@@ -86,11 +90,13 @@ def _silent(_line: str) -> None:
 @contextmanager
 def _servers(workspace: Workspace) -> Iterator[None]:
     """Use the servers that `tessera up` keeps up, or bring up what a run needs for the time being."""
-    if running(workspace):
+    if up := running(workspace):
+        if up.owner == _OWNER:  # they would end under this run's feet when that one ends
+            raise ServicesBusy(up)
         yield
         return
     say("Starting the Prefect server and a worker for this run (logs: .tessera/logs)")
-    with services(workspace, owner="tessera run", ui=False):
+    with services(workspace, owner=_OWNER, ui=False):
         yield
 
 

@@ -62,11 +62,17 @@ class Engine:
         self.zero_stage = params.zero_stage
         groups = _decay_groups(module, params.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=params.learning_rate)
+        # DeepSpeed's default buckets are 2 GB each whatever the model's size.
+        bucket = min(500_000_000, sum(p.numel() for p in module.parameters()))
         config = {
             "train_micro_batch_size_per_gpu": params.batch_size // world_size,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": params.clip_norm,
-            "zero_optimization": {"stage": params.zero_stage},
+            "zero_optimization": {
+                "stage": params.zero_stage,
+                "reduce_bucket_size": bucket,
+                "allgather_bucket_size": bucket,
+            },
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,
             "wall_clock_breakdown": False,

@@ -20,14 +20,13 @@ from tasks.errors import ParamsError
 from tasks.features import Extract, embedding_of, features_of, raw_composites
 from tasks.files import canonical_json, write_bytes, write_json
 from tasks.labels import Task, TaskTooSmall, read_tasks
-from tasks.leaderboard import COMPOSITES, TEACHER, Leaderboard, Standing
+from tasks.leaderboard import Leaderboard, Standing
 from tasks.params import EvaluateParams, Params
 from tasks.probes import PROBE, folds_of, probe
 from tasks.progress import say, track
+from tasks.scores import COMPOSITES, SCORES, TEACHER
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.workspace import Workspace
-
-SCORES = "scores.json"
 
 
 def evaluate(workspace: Workspace, params: Params) -> None:
@@ -51,7 +50,7 @@ def evaluate(workspace: Workspace, params: Params) -> None:
                 board.add(standing)
         _write(stage, board, tasks, skipped, suite=_suite(archive, tasks, section))
 
-    parents = ("ingest", *(f"distill@{name}" for name in students), "pretrain")
+    parents = ("ingest", "pretrain", *(f"distill@{name}" for name in students))
     run_stage("evaluate", body, workspace=workspace, section=section, parents=parents)
 
 
@@ -113,7 +112,8 @@ def _score(
         jobs = [(n, dim) for n in range(len(tasks)) for dim in dims or (features[n].shape[1],)]
         for n, dim in track(jobs, label=f"probe {name}", total=len(jobs), unit="probes"):
             score = probe(features[n][:, :dim], tasks[n], folds[n], section)
-            yield Standing(tasks[n], name, dim, score, len(folds[n]) - np.bincount(folds[n]).max())
+            n_train = len(folds[n]) - int(np.bincount(folds[n]).max())
+            yield Standing(tasks[n], name, dim, score, n_train)
 
 
 def _write(

@@ -118,12 +118,12 @@ def _results(
     docs: Path | None,
 ) -> dict[tuple[str, str], dict[str, Any]]:
     import great_expectations as gx
-    from great_expectations.checkpoint import UpdateDataDocsAction
+    from great_expectations.checkpoint.actions import UpdateDataDocsAction, ValidationAction
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    actions = []
+    actions: list[ValidationAction] = []
     if docs is not None:
         context.add_data_docs_site(_SITE, _site(docs))
         actions.append(UpdateDataDocsAction(name=_SITE, site_names=[_SITE]))
@@ -153,16 +153,22 @@ def _results(
         )
         for run in outcome.run_results.values():
             for result in run.results:
-                results[name, result.expectation_config.meta["check"]] = result.to_json_dict()
+                content: Any = result.to_json_dict()
+                results[name, content["expectation_config"]["meta"]["check"]] = content
     return results
 
 
 def _expectations(checks: Sequence[Check], num_rows: int) -> list[Any]:
-    import great_expectations.expectations as gxe
+    from great_expectations.expectations.core.expect_column_values_to_be_between import (
+        ExpectColumnValuesToBeBetween,
+    )
+    from great_expectations.expectations.core.expect_table_row_count_to_be_between import (
+        ExpectTableRowCountToBeBetween,
+    )
 
-    rows = gxe.ExpectTableRowCountToBeBetween(min_value=num_rows, meta={"check": _ROWS})
+    rows = ExpectTableRowCountToBeBetween(min_value=num_rows, meta={"check": _ROWS})
     bounds = [
-        gxe.ExpectColumnValuesToBeBetween(
+        ExpectColumnValuesToBeBetween(
             column=check.column,
             min_value=check.low,
             max_value=check.high,
@@ -174,7 +180,7 @@ def _expectations(checks: Sequence[Check], num_rows: int) -> list[Any]:
     return [rows, *bounds]
 
 
-def _site(docs: Path) -> dict[str, Any]:
+def _site(docs: Path) -> Any:
     return {
         "class_name": "SiteBuilder",
         "show_how_to_buttons": False,
@@ -201,7 +207,9 @@ def _failures(check: Check, result: Mapping[str, Any], table: pd.DataFrame) -> l
         note = f" ({row[check.note]})" if check.note else ""
         failures.append(
             Failure(
-                *(str(place[key]) for key in KEYS),
+                str(place["tile"]),
+                str(place["sensor"]),
+                str(place["band"]),
                 check.name,
                 f"{place[check.column]:.4g}{note}",
                 f"{check.expected} ({check.why})",

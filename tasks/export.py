@@ -27,13 +27,13 @@ import torch
 from models.quantize import LARGEST_CODE, quantize
 from tasks.embedding import Encoder, embed_pixels, open_encoder
 from tasks.errors import DataError, LineageError, ParamsError
-from tasks.evaluate import SCORES
 from tasks.files import files_below, write_json
 from tasks.georeference import read_georeference
 from tasks.ingest import Catalogue, Entry, read_catalogue
 from tasks.manifest import describe_files, digest_of
 from tasks.params import ExportParams, Params
 from tasks.progress import track
+from tasks.scores import SCORES, read_scores
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.tiles import REGION, Tile, read_tile
 from tasks.workspace import Workspace
@@ -82,7 +82,7 @@ def export(workspace: Workspace, params: Params) -> None:
 
 
 def _best(stage: Stage, students: tuple[str, ...]) -> str:
-    best = str(json.loads((stage.parents["evaluate"] / SCORES).read_text())["best"])
+    best = str(read_scores(stage.parents["evaluate"])["best"])
     if best not in students:
         raise LineageError(
             f"a best student among {', '.join(students)}",

@@ -1,9 +1,9 @@
-"""What one flow run did, on the disk: receipts of its stages, their output, their processes.
+"""What one flow run did: receipts of its stages, their output, its processes.
 
 A flow run and the terminal that watches it are different processes, and either may be killed. So
 each receipt and each line of output is appended to files in ``.tessera/runs/<run id>/`` when it
-happens: the terminal follows them, the summary reads them, and whoever survives can end a stage
-whose flow has died.
+happens: the terminal follows them and the summary reads them. The processes of a run carry its id in
+their environment, so whoever survives can end a stage whose flow has died.
 """
 
 import json
@@ -14,8 +14,10 @@ from typing import Literal
 
 from tasks import processes
 from tasks.errors import StageFailed
-from tasks.files import write_json
 from tasks.workspace import Workspace
+
+RUN_MARK = "TESSERA_FLOW_RUN"
+"""Environment variable that names the flow run to the processes of its stages."""
 
 Status = Literal["ran", "restored", "up to date", "promoted", "kept", "failed"]
 """How a stage ended: it ran, its output came from DVC's run cache, or nothing had changed;
@@ -79,18 +81,18 @@ class Journal:
     def open(self) -> None:
         """Let stages run again, after an earlier attempt of the same run was ended."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._closed.unlink(missing_ok=True)
+        self._ended.unlink(missing_ok=True)
 
-    def begin_process(self, stage: str, pid: int) -> None:
-        """Record the process group that runs a stage.
+    def check_open(self, stage: str) -> None:
+        """Refuse to go on with a run that was ended.
+
+        A stage asks after it has started its process: then whoever ends the run either sees the
+        process, or the stage sees that the run was ended.
 
         Raises:
-            StageFailed: The run has been ended meanwhile; the group is the caller's to end.
+            StageFailed: The run was ended; what was started is the caller's to end.
         """
-        facts = {"stage": stage, "pid": pid, "started": processes.started_at(pid)}
-        write_json(self._process_file(stage), facts)
-        # Recorded first, asked afterwards: whoever closes the run sees the process, or we see this.
-        if self._closed.exists():
+        if self._ended.exists():
             raise StageFailed(
                 "a run that goes on",
                 found="a run that was ended",
@@ -98,33 +100,15 @@ class Journal:
                 mend="Run again: what is done is kept.",
             )
 
-    def end_process(self, stage: str) -> None:
-        """Forget a process group that has ended."""
-        self._process_file(stage).unlink(missing_ok=True)
-
-    def live_processes(self) -> list[int]:
-        """Return the groups of this run that still run, whoever started them."""
-        facts = [json.loads(path.read_text()) for path in self._process_files()]
-        return [f["pid"] for f in facts if processes.is_alive(f["pid"], f["started"])]
-
-    def end_leftovers(self) -> None:
-        """End the run: no stage starts any more, and none of its processes is left."""
+    def end(self) -> None:
+        """End the run: no stage starts any more, and no process of its stages is left."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._closed.touch()
-        for pid in self.live_processes():
-            processes.end(pid)
-        for path in self._process_files():
-            path.unlink(missing_ok=True)
+        self._ended.touch()
+        processes.end_marked(RUN_MARK, self.run)
 
     @property
-    def _closed(self) -> Path:
+    def _ended(self) -> Path:
         return self.folder / "ended"
-
-    def _process_file(self, stage: str) -> Path:
-        return self.folder / f"{stage}.process.json"
-
-    def _process_files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.process.json"))
 
 
 def _append(path: Path, line: str) -> None:

@@ -165,12 +165,12 @@ def _groups(archive: Archive, index: int, place: int, block_px: int) -> Ints:
     height, width = archive.tiles[index].shape
     down, along = np.divmod(np.arange(height * width), width)
     block = (down // block_px) * -(-width // block_px) + along // block_px
-    blocks = ((place + 1) << 32) + block.astype(np.int64)
+    blocks: Ints = ((place + 1) << 32) + block.astype(np.int64)
     parcel = _read_label(archive, index, GROUP_LABEL)
     if parcel is None:
         return blocks
     numbers = parcel.ravel().astype(np.int64)
-    return np.where(numbers > 0, numbers, blocks)
+    return np.asarray(np.where(numbers > 0, numbers, blocks))
 
 
 def _join_years(group: Ints, address: Ints) -> Ints:

@@ -20,8 +20,6 @@ from models.scores import composite
 from tasks.labels import Task
 from tasks.probes import Score
 
-TEACHER = "teacher"
-COMPOSITES = "composites"
 _DECIMALS = 6
 _INTERVAL = (0.025, 0.975)
 

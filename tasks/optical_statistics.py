@@ -9,12 +9,14 @@ that need many dates at once are taken from evenly spaced rows of pixels.
 It measures and does not judge: limits are in ``tasks.checks``.
 """
 
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.bands import S2_BANDS
+from tasks.agreement import mask_fit
 from tasks.band_order import Flags, Floats, best_order, detail_of, land_of, neighbour_ratios
 from tasks.tiles import Array
 
@@ -56,33 +58,43 @@ def measure_optical(bands: Array, valid: Array) -> tuple[Row, list[Row]]:
         The statistics of the sensor, and those of each band in the order of ``S2_BANDS``. What
         cannot be measured (no clear observation, no land) is absent, never 0.
     """
-    whole, per_band = _whole(bands, valid)
-    values, clear = _sampled(bands, valid)
+    series, rows = _whole(bands, valid)
+    values, clear = sampled(bands, valid)
+    series |= _clouds(values, clear) | _dates(values, clear)
     spectra = values[clear]
-    series = whole | _clouds(values, clear) | _dates(values, clear)
     if not len(spectra):
-        return series, per_band
-    land = land_of(spectra)
-    order, gain = best_order(land)
-    ratios, detail = neighbour_ratios(land), detail_of(values, clear)
-    levels = np.percentile(spectra, (1, 50, 99), axis=0)
-    for position, (band, row) in enumerate(zip(S2_BANDS, per_band, strict=True)):
-        row |= dict(zip(("p01", "p50", "p99"), levels[:, position].tolist(), strict=True))
-        row |= {
-            "std": float(spectra[:, position].std()),
-            "looks_like": order[position],
-            "order_gain": gain if order[position] != band else 0.0,
-        }
-        row |= {f"ratio_{band}": ratios[band]} if ratios else {}
-        row |= {"visible_floor": row["floor_share"]} if band in _VISIBLE else {}
-        row |= {"detail": detail[band]} if band in detail else {}
+        return series, rows
+    bright = np.percentile(spectra, 99, axis=0)
     dark = np.percentile(spectra, _DARK_PERCENTILE, axis=0)
     series |= {
         "dark_dn": float(dark.min()),
         "dark_band": S2_BANDS[int(dark.argmin())],
-        "bright_dn": float(levels[2].max()),
+        "bright_dn": float(bright.max()),
     }
-    return series, per_band
+    judged = _bands(spectra, detail_of(values, clear))
+    return series, [row | more for row, more in zip(rows, judged, strict=True)]
+
+
+def _bands(spectra: Floats, detail: dict[str, float]) -> list[Row]:
+    """Measure each band on (N, 10) clear observations, N at least 1."""
+    land = land_of(spectra)
+    order, gain = best_order(land)
+    ratios = neighbour_ratios(land)
+    levels = np.percentile(spectra, (1, 50, 99), axis=0)
+    rows: list[Row] = []
+    for position, band in enumerate(S2_BANDS):
+        row: Row = dict(zip(("p01", "p50", "p99"), levels[:, position].tolist(), strict=True))
+        row["std"] = float(spectra[:, position].std())
+        row["looks_like"] = order[position]
+        row["order_gain"] = gain if order[position] != band else 0.0
+        if band in ratios:
+            row[f"ratio_{band}"] = ratios[band]
+        if band in detail:
+            row["detail"] = detail[band]
+        if band in _VISIBLE:
+            row["visible_floor"] = float((spectra[:, position] <= 1).mean())
+        rows.append(row)
+    return rows
 
 
 def _whole(bands: Array, valid: Array) -> tuple[Row, list[Row]]:
@@ -112,15 +124,23 @@ def _whole(bands: Array, valid: Array) -> tuple[Row, list[Row]]:
     return {"clear_share": num_clear / valid.size, "bad_flags": float(bad_flags)}, rows
 
 
-def _sampled(bands: Array, valid: Array) -> tuple[Floats, Flags]:
-    """Return the numbers and validity of evenly spaced rows of pixels, NaN as not usable."""
-    height, width = bands.shape[1:3]
-    num_rows = max(1, min(height, _MAX_PIXELS // max(width, 1)))
-    rows: npt.NDArray[np.int64] = np.arange(num_rows) * height // num_rows
+def sampled(bands: Array, valid: Array) -> tuple[Floats, Flags]:
+    """Return the numbers and validity of evenly spaced rows of pixels.
+
+    Returns:
+        float32 (T, h, W, 10) and True where clear and finite; numbers that are not finite are 0.
+    """
+    rows = sampled_rows(*bands.shape[1:3])
     values = bands[:, rows].astype(np.float32)
     finite = np.isfinite(values).all(axis=-1)
     values[~finite] = 0
     return values, (valid[:, rows] != 0) & finite
+
+
+def sampled_rows(height: int, width: int) -> npt.NDArray[np.int64]:
+    """Return evenly spaced rows of pixels; all rows of a tile of at most 8192 pixels."""
+    num_rows = max(1, min(height, _MAX_PIXELS // max(width, 1)))
+    return np.arange(num_rows, dtype=np.int64) * height // num_rows
 
 
 def _looks_like_cloud(values: Floats) -> Flags:
@@ -144,28 +164,12 @@ def _clouds(values: Floats, clear: Flags) -> Row:
         row["cloud_in_masked"] = float(cloud[masked].mean())
     if clear.any() and masked.any():
         row["mask_contrast"] = row["cloud_in_masked"] - row["undetected_cloud"]
-    agreement = _agreement(cloud, clear, masked)
-    if agreement is not None:
-        row["mask_agreement"] = agreement
+    fit = mask_fit(values, clear)
+    if fit is not None:
+        row["mask_fit"] = fit
     unmasked = clear.mean(axis=(1, 2)) >= _UNMASKED
     row["clouded_dates"] = int((unmasked & (cloud.mean(axis=(1, 2)) > _CLOUDED)).sum())
     return row
-
-
-def _agreement(cloud: Flags, clear: Flags, masked: Flags) -> float | None:
-    """Return how much cloudier masked pixels are than clear ones of the same date.
-
-    Dates weigh by their number of pairs (masked, clear), so those that are half covered decide. A
-    validity file of another place or time has about 0: its outlines do not follow these clouds.
-    """
-    axes = (1, 2)
-    num_clear, num_masked = clear.sum(axis=axes), masked.sum(axis=axes)
-    weight = num_clear * num_masked * ((cloud & (clear | masked)).sum(axis=axes) > 0)
-    if not weight.any():
-        return None
-    within = (cloud & masked).sum(axis=axes) / np.maximum(num_masked, 1)
-    outside = (cloud & clear).sum(axis=axes) / np.maximum(num_clear, 1)
-    return float(((within - outside) * weight).sum() / weight.sum())
 
 
 def _dates(values: Floats, clear: Flags) -> Row:
@@ -178,26 +182,8 @@ def _dates(values: Floats, clear: Flags) -> Row:
     dark = np.array(
         [np.percentile(values[t][clear[t]], _DARK_PERCENTILE, axis=0).min() for t in used]
     )
-    medians = np.array([np.median(values[t][clear[t]], axis=0) for t in used])
     row["bright_date_share"] = float((dark >= OFFSET_DN).mean())
-    row["lift_dn"] = _largest_lift(medians)
     return row
-
-
-def _largest_lift(medians: Floats) -> float:
-    """Return by how much a date is at most lifted above its neighbours in all bands at once.
-
-    Cloud and haze lift the visible far more than 2.2 um, harvest lifts that and not the infrared;
-    only an offset lifts every band.
-
-    Args:
-        medians: (dates, 10) median DN of the clear observations.
-    """
-    if len(medians) < 3:
-        return 0.0
-    around = np.stack([np.roll(medians, 1, axis=0), np.roll(medians, -1, axis=0)])
-    lift = (medians - around.max(axis=0)).min(axis=1)[1:-1]
-    return float(lift.max())
 
 
 def num_repeated(values: Array) -> int:
@@ -205,8 +191,8 @@ def num_repeated(values: Array) -> int:
     seen: set[bytes] = set()
     repeated = 0
     for image in values:
-        content = np.ascontiguousarray(image).tobytes()
         if image.any():
-            repeated += content in seen
-            seen.add(content)
+            digest = sha256(np.ascontiguousarray(image).tobytes()).digest()
+            repeated += digest in seen
+            seen.add(digest)
     return repeated

@@ -7,10 +7,9 @@ project's ``pyproject.toml``, which Prefect's own command line reads as well.
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -142,14 +141,19 @@ class Orchestrator:
         Returns:
             The run as it is afterwards; still ``CANCELLING`` if nobody obeyed in time.
         """
-        self.set_state(run, "CANCELLING", "Cancelled from the terminal")
+        self._set_state(run, "CANCELLING", "Cancelled from the terminal")
         deadline = monotonic() + wait_s
         while not (now := self.run(run.id)).ended and monotonic() < deadline:
             sleep(0.5)
         return now
 
-    def set_state(self, run: FlowRun, state: str, message: str, *, force: bool = False) -> None:
-        """Put a run into a state; ``force`` skips the server's rules, for runs that are dead."""
+    def bury(self, runs: Sequence[FlowRun]) -> None:
+        """Mark runs that no process stands behind as crashed; they would stay alive for ever."""
+        for run in runs:
+            self._set_state(run, "CRASHED", "Its process has ended without a word", force=True)
+
+    def _set_state(self, run: FlowRun, state: str, message: str, *, force: bool = False) -> None:
+        """Put a run into a state; ``force`` skips the server's rules."""
         body = {"state": {"type": state, "message": message}, "force": force}
         self._call("POST", f"/flow_runs/{run.id}/set_state", body)
 
@@ -168,15 +172,7 @@ class Orchestrator:
             headers={"Content-Type": "application/json"},
         )
         with _explained(self.api):
-            for attempt in count(1):
-                try:
-                    with urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-                        return json.loads(answer.read() or b"null")
-                except HTTPError as error:
-                    # The server's way to say that its database is locked for the moment.
-                    if error.code != _BUSY or attempt >= attempts:
-                        raise
-                sleep(_BUSY_PAUSE_S)
+            return _send(request, attempts)
 
 
 def orchestrator(workspace: Workspace) -> Orchestrator:
@@ -194,14 +190,30 @@ def _configured(workspace: Workspace) -> str:
 
 
 def _run(found: dict[str, Any]) -> FlowRun:
-    state = found["state"] or {"type": "PENDING", "message": ""}
+    state = found["state"] or {"type": "SCHEDULED", "message": ""}
     return FlowRun(found["id"], found["name"], state["type"], state["message"] or "", _pid(found))
 
 
 def _pid(found: dict[str, Any]) -> int | None:
-    """Read the process id from ``<host>:<pid>``, which a process worker reports."""
-    last = str(found.get("infrastructure_pid") or "").rpartition(":")[2]
-    return int(last) if last.isdigit() else None
+    pid = str(found.get("infrastructure_pid") or "")
+    return int(pid) if pid.isdigit() else None
+
+
+def _send(request: Request, attempts: int) -> Any:
+    """Send a request; again while the server says that its database is locked (503)."""
+    for _ in range(attempts - 1):
+        try:
+            return _read(request)
+        except HTTPError as error:
+            if error.code != _BUSY:
+                raise
+        sleep(_BUSY_PAUSE_S)
+    return _read(request)
+
+
+def _read(request: Request) -> Any:
+    with urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - as above
+        return json.loads(answer.read() or b"null")
 
 
 @contextmanager

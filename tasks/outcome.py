@@ -18,7 +18,7 @@ _MARKS = {"failed": "x", "kept": "="}
 
 
 Verdict = dict[str, Any]
-"""``{"success", "checks", "failures": [{"tile", "band", "expectation", "found", "expected"}]}``."""
+"""Content of ``verdict.json``: success, checks, and failures with their address."""
 
 
 Scores = dict[str, dict[str, float]]
@@ -67,8 +67,12 @@ def scores(workspace: Workspace) -> Scores:
 
 
 def verdict(workspace: Workspace) -> Verdict | None:
-    """Return the verdict of the validation; ``None`` before there is one."""
-    return _read(workspace.output("validate") / "verdict.json")
+    """Return the verdict of the validation; ``None`` before there is one.
+
+    A validation that fails has no output; its verdict is in the copy that the stage keeps.
+    """
+    kept = workspace.state / "validation" / "archive"
+    return _read(workspace.output("validate") / "verdict.json") or _read(kept / "verdict.json")
 
 
 def mlflow_run(workspace: Workspace, stage: str) -> str | None:

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -59,27 +59,28 @@ def end(pid: int, *, grace_s: float = GRACE_S) -> None:
         pid: Process id of the leader, which is also the id of its group.
         grace_s: Seconds before SIGTERM is followed by SIGKILL.
     """
-    members = _members(pid)
-    _signal(members, signal.SIGTERM)
-    _, alive = psutil.wait_procs(members, timeout=grace_s)
-    # A member may have started another one while it was ending.
-    alive = list({*alive, *_members(pid)})
-    _signal(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=GRACE_S)
+    _end(lambda: _members(pid), grace_s)
 
 
-def is_alive(pid: int, started: float) -> bool:
-    """Tell whether the process that had ``pid`` at ``started`` (seconds since 1970) still runs."""
+def end_marked(name: str, value: str, *, grace_s: float = GRACE_S) -> None:
+    """End every process that carries a mark in its environment; returns when none is left.
+
+    Unlike a group, a mark is inherited by whatever a process starts, also in a session of its own
+    and also after the process itself has died.
+    """
+    _end(lambda: marked(name, value), grace_s)
+
+
+def marked(name: str, value: str) -> list[psutil.Process]:
+    """Return the running processes of this user whose environment has ``name=value``."""
+    return [process for process in psutil.process_iter() if _carries(process, name, value)]
+
+
+def _carries(process: psutil.Process, name: str, value: str) -> bool:
     try:
-        process = psutil.Process(pid)
-        return bool(process.create_time() == started and _runs(process))
-    except psutil.NoSuchProcess:
+        return bool(process.environ().get(name) == value) and _runs(process)
+    except psutil.Error:
         return False
-
-
-def started_at(pid: int) -> float:
-    """Return when a running process of ours was started, in seconds since 1970."""
-    return float(psutil.Process(pid).create_time())
 
 
 def _members(leader: int) -> list[psutil.Process]:
@@ -98,6 +99,16 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _end(find: Callable[[], list[psutil.Process]], grace_s: float) -> None:
+    members = find()
+    _signal(members, signal.SIGTERM)
+    _, alive = psutil.wait_procs(members, timeout=grace_s)
+    # A member may have started another one while it was ending.
+    last = list({*alive, *find()})
+    _signal(last, signal.SIGKILL)
+    psutil.wait_procs(last, timeout=grace_s)
 
 
 def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:

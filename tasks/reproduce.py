@@ -15,7 +15,7 @@ from contextlib import suppress
 from tasks import processes
 from tasks.errors import LineageError, StageBusy, StageFailed
 from tasks.graph import BUSY
-from tasks.journal import Journal, Receipt, Status
+from tasks.journal import RUN_MARK, Journal, Receipt, Status
 from tasks.manifest import digest_of
 
 PROMOTE = "promote"
@@ -92,7 +92,7 @@ def _supervise(
     journal: Journal, stage: str, command: Sequence[str], say: Callable[[str], None]
 ) -> tuple[int, list[str]]:
     """Run a command to its end and return its exit code and last lines."""
-    environment = journal.workspace.environment() | {"TESSERA_FLOW_RUN": journal.run}
+    environment = journal.workspace.environment() | {RUN_MARK: journal.run}
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     child = processes.start(
         command,
@@ -100,20 +100,19 @@ def _supervise(
         environment=environment,
         output=subprocess.PIPE,
     )
-    try:
-        journal.begin_process(stage, child.pid)
-        for raw in child.stdout or ():
-            line = raw.rstrip()
-            if line and not line.startswith(_DVC_HINTS):
-                tail.append(line)
-                journal.note(stage, line)
-                say(line)
-        return child.wait(), list(tail)
-    finally:
-        # Reached by a cancellation too, which arrives as an exception in this very loop.
-        processes.end(child.pid)
-        child.wait()
-        journal.end_process(stage)
+    with child:
+        try:
+            journal.check_open(stage)
+            for raw in child.stdout or ():
+                line = raw.rstrip()
+                if line and not line.startswith(_DVC_HINTS):
+                    tail.append(line)
+                    journal.note(stage, line)
+                    say(line)
+            return child.wait(), list(tail)
+        finally:
+            # Reached by a cancellation too, which arrives as an exception in this very loop.
+            processes.end(child.pid)
 
 
 def _status(lines: list[str]) -> Status:
@@ -136,7 +135,7 @@ def _filed(journal: Journal, receipt: Receipt) -> Receipt:
 def _failure(
     journal: Journal, stage: str, code: int, lines: list[str], seconds: float
 ) -> StageFailed:
-    found = _last_word(lines) or f"exit code {code}"
+    found = _last_word(lines).rstrip(".") or f"exit code {code}"
     journal.add(Receipt(stage, "failed", seconds, message=found))
     return StageFailed(
         "the stage to succeed",

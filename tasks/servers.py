@@ -23,8 +23,8 @@ from tasks.errors import TesseraError
 from tasks.orchestrator import POOL, Orchestrator, orchestrator
 from tasks.workspace import Workspace
 
-MARK = "TESSERA_SERVICE"
-"""Environment variable that tells the servers and all that they start from other processes."""
+MARK = "TESSERA_SERVICES"
+"""Environment variable that names the project to its servers and to all that they start."""
 
 _START_S = 240.0  # a cold start migrates a database; on a loaded machine that takes minutes
 _TAIL_LINES = 12
@@ -164,7 +164,7 @@ def _start(
     path = workspace.state / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     log = stack.enter_context(path.open("w"))
-    environment = service_environment(workspace) | {MARK: name}
+    environment = service_environment(workspace) | {MARK: str(workspace.root)}
     child = processes.start(command, folder=workspace.root, environment=environment, output=log)
     stack.callback(child.wait)
     stack.callback(processes.end, child.pid)

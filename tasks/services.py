@@ -9,7 +9,7 @@ its children die with it. Nothing here imports Prefect or MLflow: they are progr
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from tasks import processes
 from tasks.errors import TesseraError
 from tasks.files import write_json
-from tasks.orchestrator import FlowRun, Orchestrator, orchestrator
+from tasks.orchestrator import Orchestrator, orchestrator
 from tasks.progress import say
 from tasks.servers import MARK, create_tracking_store, start_mlflow, start_prefect, start_worker
 from tasks.workspace import Workspace
@@ -73,11 +73,12 @@ def up(workspace: Workspace) -> None:
         say(f"MLflow   {addresses.mlflow}")
         say("Run      prefect deployment run tessera/full --watch")
         say("Ctrl-C stops the servers; runs in flight are cancelled.")
-        while left_behind(workspace):
+        children = psutil.Process().children()
+        while all(child.status() != psutil.STATUS_ZOMBIE for child in children):
             sleep(_WATCH_S)
         raise TesseraError(
             "the servers to run until Ctrl-C",
-            found="all of them ended",
+            found="one of them has ended",
             where=str(workspace.state / "logs"),
             mend="Look at the logs there, then start again.",
         )
@@ -108,10 +109,10 @@ def services(workspace: Workspace, *, owner: str, ui: bool) -> Iterator[Addresse
     server = orchestrator(workspace)
     with ExitStack() as stack:
         _own(workspace, stack)
-        create_tracking_store(workspace)
         if start_prefect(workspace, server, stack):
             # The server has only just come up, so no run that it remembers can be alive.
-            bury(server, server.runs_in_flight())
+            server.bury(server.runs_in_flight())
+        create_tracking_store(workspace)
         worker = start_worker(workspace, server, stack)
         pages = start_mlflow(workspace, stack) if ui else None
         addresses = Addresses(server.pages, pages, owner, os.getpid())
@@ -132,27 +133,7 @@ def _own(workspace: Workspace, stack: ExitStack) -> None:
     except Timeout:
         raise ServicesBusy(_recorded(workspace)) from None
     stack.callback(lock.release)
-    for orphan in left_behind(workspace):
-        processes.end(orphan.pid)
-
-
-def left_behind(workspace: Workspace) -> list[psutil.Process]:
-    """Return the processes of this project's servers; without an owner they are orphans."""
-    return [process for process in psutil.process_iter() if _serves(process, workspace)]
-
-
-def _serves(process: psutil.Process, workspace: Workspace) -> bool:
-    try:
-        environment = process.environ()
-    except psutil.Error:
-        return False
-    return MARK in environment and environment.get("TESSERA_ROOT") == str(workspace.root)
-
-
-def bury(server: Orchestrator, runs: Sequence[FlowRun]) -> None:
-    """Mark runs that no process stands behind as crashed; they would stay "Running" for ever."""
-    for run in runs:
-        server.set_state(run, "CRASHED", "Its process has ended without a word", force=True)
+    processes.end_marked(MARK, str(workspace.root))
 
 
 def _cancel_runs(server: Orchestrator, worker: int) -> None:

@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +119,9 @@ def _write_raster(path: Path, values: npt.NDArray[np.generic], origin: tuple[int
     of a compression library; the public layout's LZW is optional to every reader.
     """
     x, y = origin
-    transform = Affine(_GROUND_M, 0.0, _WEST_M + _GROUND_M * x, 0.0, -_GROUND_M, _NORTH_M - _GROUND_M * y)
+    transform = Affine(
+        _GROUND_M, 0.0, _WEST_M + _GROUND_M * x, 0.0, -_GROUND_M, _NORTH_M - _GROUND_M * y
+    )
     height, width = values.shape
     nodata = np.nan if values.dtype.kind == "f" else None
     with rasterio.open(
@@ -141,20 +143,27 @@ def _write_notes(config: SimulatorConfig, root: Path) -> None:
     (root / "README.md").write_text(_README + "\n" + settings)
 
 
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write an archive from the command line."""
-    defaults = {item.name: item.default for item in fields(SimulatorConfig)}
+    standard = SimulatorConfig()
     parser = argparse.ArgumentParser(description="Write a simulated Sentinel-1/2 archive.")
     parser.add_argument("--out", type=Path, required=True, help="folder to create")
-    parser.add_argument("--tiles", type=int, default=defaults["num_tiles"])
-    parser.add_argument("--size", type=int, default=defaults["tile_size_px"], help="pixels")
-    parser.add_argument("--years", type=int, nargs="+", default=list(defaults["years"]))
-    parser.add_argument("--seed", type=int, default=defaults["seed"])
+    parser.add_argument("--tiles", type=int, default=standard.num_tiles, help="tiles per year")
+    parser.add_argument("--size", type=int, default=standard.tile_size_px, help="tile side, pixels")
+    parser.add_argument("--years", type=int, nargs="+", default=list(standard.years))
+    parser.add_argument("--seed", type=int, default=standard.seed, help="world number")
     chosen = parser.parse_args(arguments)
     config = SimulatorConfig(
-        seed=chosen.seed, num_tiles=chosen.tiles, tile_size_px=chosen.size, years=tuple(chosen.years)
+        seed=chosen.seed,
+        num_tiles=chosen.tiles,
+        tile_size_px=chosen.size,
+        years=tuple(chosen.years),
     )
-    write_archive(config, chosen.out, progress=lambda line: sys.stderr.write(line + "\n") and None)
+    write_archive(config, chosen.out, progress=_tell)
 
 
 if __name__ == "__main__":

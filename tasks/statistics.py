@@ -20,9 +20,11 @@ import pandas as pd
 
 from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series
+from tasks.agreement import place_fit
+from tasks.band_order import Flags
 from tasks.checks import KEYS
 from tasks.ingest import Catalogue, Entry
-from tasks.optical_statistics import measure_optical, num_repeated
+from tasks.optical_statistics import measure_optical, num_repeated, sampled, sampled_rows
 from tasks.survey import S2, Survey, survey_tile
 from tasks.tiles import RADAR, Array
 
@@ -52,8 +54,10 @@ def measure_archive(catalogue: Catalogue, indices: Iterable[int] | None = None) 
         survey = survey_tile(catalogue.tile(index))
         rows["files"] += survey.files
         rows["tiles"].append(_tile_row(survey, entry, owners))
+        fits = _place_fits(survey)
         for sensor in (S2, *survey.radar):
             series, bands = _sensor_rows(survey, sensor, entry.year)
+            series |= fits.get(sensor, {})
             rows["series"].append(_address(entry.key, sensor) | series)
             names = S2_BANDS if sensor == S2 else S1_BANDS
             rows["bands"] += [
@@ -116,6 +120,23 @@ def _sensor_rows(survey: Survey, sensor: str, year: int) -> tuple[Row, list[Row]
     return series | measured, bands
 
 
+def _place_fits(survey: Survey) -> dict[str, Row]:
+    """Compare each orbit that fits the optical grid with the optical images."""
+    if survey.bands is None or survey.valid is None or not survey.bands.size:
+        return {}
+    height, width = survey.bands.shape[1:3]
+    values, clear = sampled(survey.bands, survey.valid)
+    rows: dict[str, Row] = {}
+    for orbit, (codes, _) in survey.radar.items():
+        if codes is None or codes.shape[1:3] != (height, width) or not len(codes):
+            continue
+        sample = np.nan_to_num(codes[:, sampled_rows(height, width)].astype(np.float32))
+        fit = place_fit(values, clear, sample)
+        if fit is not None:
+            rows[orbit] = {"place_fit": fit}
+    return rows
+
+
 def _days(doys: Array, year: int) -> Row:
     """Measure a day list: its range, and whether it rises."""
     if not len(doys):
@@ -133,26 +154,43 @@ def _days(doys: Array, year: int) -> Row:
 
 def _radar(values: Array) -> tuple[Row, list[Row]]:
     """Measure one orbit: (T, H, W, 2) codes, valid where VV or VH is not 0."""
-    finite = np.isfinite(values)
-    valid = finite.all(axis=-1) & (np.asarray(values) != 0).any(axis=-1)
-    codes = np.asarray(values[valid], dtype=np.float64)
-    rows: list[Row] = [{"nan_share": float((~finite[..., i]).mean())} for i in range(len(S1_BANDS))]
-    series: Row = {"valid_share": float(valid.mean()), "repeated_dates": num_repeated(values)}
+    series, rows = _radar_whole(values)
+    sample = values[:, sampled_rows(*values.shape[1:3])]
+    codes = sample[_radar_valid(sample)].astype(np.float64)
     if not len(codes):
         return series, rows
     levels = np.percentile(codes, (1, 50, 95, 99), axis=0)
     for i, (band, row) in enumerate(zip(S1_BANDS, rows, strict=True)):
-        row |= dict(zip(("p01", "p50", "p95", "p99"), levels[:, i].tolist(), strict=True))
-        row |= {
-            "code_min": float(codes[:, i].min()),
-            "code_max": float(codes[:, i].max()),
-            "mean": float(codes[:, i].mean()),
-            "code_std": float(codes[:, i].std()),
-            f"median_{band}": float(levels[1, i]),
-            f"high_{band}": float(levels[2, i]),
-        }
+        row.update(zip(("p01", "p50", "p95", "p99"), levels[:, i].tolist(), strict=True))
+        row["mean"] = float(codes[:, i].mean())
+        row["code_std"] = float(codes[:, i].std())
+        row[f"median_{band}"], row[f"high_{band}"] = float(levels[1, i]), float(levels[2, i])
     series["vv_above_vh"] = float((codes[:, 0] > codes[:, 1]).mean())
     return series, rows
+
+
+def _radar_whole(values: Array) -> tuple[Row, list[Row]]:
+    """Count over every number of an orbit, one date at a time."""
+    num_bands, num_valid, num_total = len(S1_BANDS), 0, values[..., 0].size
+    nan, low, high = np.zeros(num_bands), np.full(num_bands, np.inf), np.full(num_bands, -np.inf)
+    for image in values:
+        valid = _radar_valid(image)
+        nan += (~np.isfinite(image)).sum(axis=(0, 1))
+        num_valid += int(valid.sum())
+        if valid.any():
+            low = np.minimum(low, image[valid].min(axis=0))
+            high = np.maximum(high, image[valid].max(axis=0))
+    rows: list[Row] = [{"nan_share": float(n) / num_total} for n in nan]
+    if num_valid:
+        for i, row in enumerate(rows):
+            row.update(code_min=float(low[i]), code_max=float(high[i]))
+    share = num_valid / num_total
+    return {"valid_share": share, "repeated_dates": num_repeated(values)}, rows
+
+
+def _radar_valid(values: Array) -> Flags:
+    finite = np.isfinite(values).all(axis=-1)
+    return np.asarray(finite & (np.asarray(values) != 0).any(axis=-1))
 
 
 def shard_statistics(name: str, dpixels: DPixels) -> Row:

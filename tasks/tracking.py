@@ -204,3 +204,62 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flatten(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner
+
+
+def model_of(client: MlflowClient, workspace: Workspace, digest: str) -> tuple[str, str] | None:
+    """Find what a finished run logged for an output.
+
+    Args:
+        client: From ``open_client``.
+        workspace: The project.
+        digest: Digest of the output's manifest.
+
+    Returns:
+        Ids of the model and of the run that made it; ``None`` where this store has never seen the
+        run, as after ``dvc pull`` on another machine.
+    """
+    run = _run_of(client, experiment_id(client, workspace), digest)
+    return (run.data.tags["tessera.model"], run.info.run_id) if _has_model(run) else None
+
+
+def adopt_model(
+    client: MlflowClient, workspace: Workspace, folder: Path, *, stage: str, digest: str
+) -> tuple[str, str]:
+    """Log the model of an output that another machine made; return the ids of model and run."""
+    experiment = experiment_id(client, workspace)
+    tags = {"tessera.stage": stage, "tessera.adopted": "true"}
+    run = client.create_run(experiment, run_name=f"adopt {stage}", tags=tags)
+    tracker = Tracker(client, run.info.run_id, experiment, {})
+    model = tracker.log_model(folder, name=stage.replace("@", "-"), tags={"kind": "student"})
+    tracker.set_tags({"tessera.digest": digest})
+    client.set_terminated(run.info.run_id, "FINISHED")
+    return model, str(run.info.run_id)
+
+
+def make_version(
+    client: MlflowClient,
+    workspace: Workspace,
+    name: str,
+    ids: tuple[str, str],
+    tags: dict[str, str],
+) -> str:
+    """Register a logged model as a version of a registered model; return the version.
+
+    Args:
+        client: From ``open_client``.
+        workspace: The project.
+        name: Registered model, already there.
+        ids: Logged model and the run that made it.
+        tags: Tags of the version.
+    """
+    key = "MLFLOW_TRACKING_URI"
+    before = os.environ.get(key)
+    os.environ[key] = workspace.tracking_uri  # MLflow looks up models:/ there, not in the client
+    try:
+        made = client.create_model_version(name, f"models:/{ids[0]}", ids[1], tags)
+    finally:
+        if before is None:
+            del os.environ[key]
+        else:
+            os.environ[key] = before
+    return str(made.version)

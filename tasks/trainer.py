@@ -74,6 +74,7 @@ def train(
     """
     torch.set_num_threads(params.threads)
     torch.use_deterministic_algorithms(mode=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs as much as the step
     rank, world = join_world()
     _require_rows(objective.num_rows, params.batch_size)
     engine = Engine(objective.module, params, world)

@@ -5,7 +5,7 @@ ten years, and equal verdicts give equal bytes. A spread is drawn as a strip: on
 allowed range in green. It draws only what the checks judge; the CSV files beside it have the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -90,7 +90,7 @@ def _checks(verdict: Verdict, tables: Mapping[str, pd.DataFrame]) -> str:
     return f'<h2>Expectations</h2><div class="scroll"><table><tr>{titles}</tr>{rows}</table></div>'
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows

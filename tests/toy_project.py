@@ -9,8 +9,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+import psutil
+
+from tasks import processes
+from tasks.servers import MARK
 
 REPOSITORY = Path(__file__).parents[1]
 STAGES = ("ingest", "validate", "pack", "pretrain", "cache_targets", "evaluate", "export", "report")
@@ -43,18 +52,24 @@ class Toy:
             for name, value in os.environ.items()
             if not name.startswith(("PREFECT", "DVC", "TESSERA", "MLFLOW"))
         }
-        return kept | {
-            "PYTHONPATH": str(self.root),
-            "TESSERA_MLFLOW_PORT": str(self.mlflow_port),
-            "DVC_NO_ANALYTICS": "1",
-            "DVC_SITE_CACHE_DIR": str(self.root / ".tessera" / "dvc-site"),
-            "DO_NOT_TRACK": "true",
-            "PYTHONWARNINGS": "default",
-            "NO_COLOR": "1",
-            "COLUMNS": "200",
-        } | more
+        return (
+            kept
+            | {
+                "PYTHONPATH": str(self.root),
+                "TESSERA_MLFLOW_PORT": str(self.mlflow_port),
+                "DVC_NO_ANALYTICS": "1",
+                "DVC_SITE_CACHE_DIR": str(self.root / ".tessera" / "dvc-site"),
+                "DO_NOT_TRACK": "true",
+                "PYTHONWARNINGS": "default",
+                "NO_COLOR": "1",
+                "COLUMNS": "200",
+            }
+            | more
+        )
 
-    def python(self, module: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    def python(
+        self, module: str, *arguments: str, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Run a module to its end in the project."""
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],
@@ -62,21 +77,48 @@ class Toy:
             env=self.environment(),
             capture_output=True,
             text=True,
-            check=bool(options.get("check", False)),
+            check=check,
             timeout=600,
         )
 
-    def start(self, module: str, *arguments: str) -> subprocess.Popen[str]:
+    def start(
+        self, module: str, *arguments: str, output: IO[str] | int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
         """Start a module in the project, as from a terminal of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=self.root,
             env=self.environment(),
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
+
+    def servers(self) -> list[psutil.Process]:
+        """Every process that the servers of this project are, or have started."""
+        return processes.marked(MARK, str(self.root))
+
+    @contextmanager
+    def up(self) -> Iterator[subprocess.Popen[str]]:
+        """Keep the servers up with `tessera up`; the output is in ``up.log``."""
+        log = self.root / ".tessera" / "up.log"
+        log.parent.mkdir(exist_ok=True)
+        with log.open("w") as stream, self.start("tasks.cli", "up", output=stream) as owner:
+            try:
+                self.wait_for(lambda: "Ctrl-C stops" in log.read_text() or owner.poll() is not None)
+                assert owner.poll() is None, log.read_text()
+                yield owner
+            finally:
+                owner.terminate()
+                owner.wait(timeout=180)
+
+    def wait_for(self, happens: Callable[[], bool], *, limit_s: float = 300) -> None:
+        """Wait until something happens; how long it takes is not what is tested."""
+        deadline = time.monotonic() + limit_s
+        while not happens():
+            assert time.monotonic() < deadline, f"did not happen within {limit_s} s"
+            time.sleep(0.2)
 
     def set_command(self, stage: str, command: str) -> None:
         """Give a stage another command: a script that DVC sees as a dependency."""
@@ -145,7 +187,14 @@ def _write_graph(toy: Toy) -> None:
 def _stage(name: str, inputs: list[str], output: str) -> list[str]:
     command = f"sh stages/{name}.sh {output} {' '.join(inputs)}"
     deps = [f"      - {path}" for path in [*inputs, f"stages/{name}.sh"]]
-    return [f"  {name}:", f"    cmd: {command}", "    deps:", *deps, "    outs:", f"      - {output}"]
+    return [
+        f"  {name}:",
+        f"    cmd: {command}",
+        "    deps:",
+        *deps,
+        "    outs:",
+        f"      - {output}",
+    ]
 
 
 def _free_ports(number: int) -> list[int]:

@@ -64,7 +64,7 @@ def sky_over(config: SimulatorConfig, overflight: Pass, x: I64, y: I64) -> Sky:
 
 
 def clear_mask(
-    config: SimulatorConfig, overflight: Pass, sky: Sky, blue: F64, x: I64, y: I64
+    config: SimulatorConfig, overflight: Pass, sky: Sky, blue: F64, *, x: I64, y: I64
 ) -> npt.NDArray[np.bool_]:
     """Say which pixels a scene classification would call clear.
 

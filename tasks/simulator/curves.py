@@ -57,7 +57,8 @@ def value_noise(key: int, x: F64, y: F64, wavelength_px: float) -> F64:
     column, row = column - columns[0], row - rows[0]
     west, east = lattice[:, column], lattice[:, column + 1]
     lines = west + (east - west) * across[None, :]
-    return lines[row] + (lines[row + 1] - lines[row]) * down[:, None]
+    smooth: F64 = lines[row] + (lines[row + 1] - lines[row]) * down[:, None]
+    return smooth
 
 
 def _lattice_position(x: F64, wavelength_px: float) -> tuple[I64, F64]:

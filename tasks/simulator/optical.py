@@ -71,7 +71,7 @@ def observe_optical(
     seen = lit + veil * (cloud - lit)
     swath = in_swath(overflight.orbit, x, y)
     bands = np.where(swath[..., None], _digitise(config, overflight, seen, x, y), np.uint16(0))
-    clear = clear_mask(config, overflight, sky, surface[..., 1], x, y)
+    clear = clear_mask(config, overflight, sky, surface[..., 1], x=x, y=y)
     return OpticalView(bands, clear & swath & ~ground.optically_blind, sky)
 
 
@@ -109,11 +109,11 @@ def _surface(config: SimulatorConfig, ground: Ground, optics: F64, overflight: P
     density = (canopy.leaf / (canopy.leaf + 2.0))[:, None]
     green = optics[2] * (1.22 - 0.31 * density + _INFRARED * (0.73 * density - 0.52))
     cover = ground_cover(canopy.leaf)[:, None]
-    mean = under + cover * (green - under) + canopy.petals[:, None] * np.array(PETALS)
+    typical = under + cover * (green - under) + canopy.petals[:, None] * np.array(PETALS)
     # Texture moves a pixel along the line from ground to leaves, and dims or brightens it.
     swing = cover * (1.0 - 0.75 * cover) * (green - under)
     illumination = 0.95 + 0.05 * summer_of(overflight.doy)
-    pixel = ground.blend(mean) + ground.growth[..., None] * ground.blend(swing)
+    pixel = ground.blend(typical) + ground.growth[..., None] * ground.blend(swing)
     return pixel * (ground.albedo * illumination)[..., None]
 
 

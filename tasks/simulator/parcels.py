@@ -60,9 +60,9 @@ class ParcelMap:
         return 1 + self.row % 255 * 257 + self.column % 257
 
     @property
-    def is_road(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def is_road(self) -> npt.NDArray[np.bool_]:
         """(P,) whether the parcel is a road."""
-        return self.column == _ROAD_COLUMN
+        return np.equal(self.column, _ROAD_COLUMN)
 
 
 def map_parcels(config: SimulatorConfig, x: I64, y: I64) -> ParcelMap:
@@ -78,7 +78,7 @@ def map_parcels(config: SimulatorConfig, x: I64, y: I64) -> ParcelMap:
     """
     points = [_fields_at(config, x, y, i, j) for i in range(_SUBPIXELS) for j in range(_SUBPIXELS)]
     names, index = np.unique(np.stack(points, axis=-1), return_inverse=True)
-    member, count = _largest(index.reshape(points[0].shape + (len(points),)).astype(np.int64))
+    member, count = _largest(index.reshape((*points[0].shape, len(points))).astype(np.int64))
     count[..., 0] = len(points) - count[..., 1] - count[..., 2]
     row = np.floor_divide(names, 1 << 32)
     column = names - (row << 32) - (1 << 31)
@@ -135,9 +135,11 @@ def _fields_at(config: SimulatorConfig, x: I64, y: I64, i: int, j: int) -> I64:
     column = guess - (start - guess < _column_edge(config, row, guess, depth))
     joined = _is_joined(config, row, column) & ~_is_joined(config, row, column - 1.0)
     column = column - joined
-    on_road = (_int(row) % _ROWS_PER_ROAD == 0) & (depth * _ROW_HEIGHT * config.parcel_size_px < _ROAD_PX)
-    column = np.where(on_road, _ROAD_COLUMN, _int(column))
-    return (_int(row) << 32) + column + (1 << 31)
+    on_road = (_int(row) % _ROWS_PER_ROAD == 0) & (
+        depth * _ROW_HEIGHT * config.parcel_size_px < _ROAD_PX
+    )
+    place: I64 = np.where(on_road, _ROAD_COLUMN, _int(column))
+    return (_int(row) << 32) + place + (1 << 31)
 
 
 def _row_edge(config: SimulatorConfig, row: F64, along: F64) -> F64:
@@ -169,7 +171,8 @@ def _largest(index: I64) -> tuple[I64, I64]:
     for other in range(num_points):
         votes += index == index[..., other : other + 1]
     rank = votes * (1 << 40) - index
-    member, count = [], []
+    member: list[I64] = []
+    count: list[I64] = []
     for _ in range(NUM_SHARES):
         best = rank.max(axis=-1)
         gone = best < 0

@@ -119,7 +119,7 @@ def canopy_on(season: Season, doy: float) -> Canopy:
     leaf = leaf + season.start_leaf * (1.0 - rise((doy - season.start_end) / 5.0))
     leaf = leaf + season.autumn_leaf * rise((doy - season.autumn_day) / 14.0)
     leaf = leaf + season.evergreen
-    thirst = season.dryness * float(bump(np.float64((doy - 212.0) / 42.0)))
+    thirst = season.dryness * bump(np.array([(doy - 212.0) / 42.0]))
     is_meadow = _of(season.codes, lambda c: float(c.is_meadow)) > 0.0
     leaf = leaf * (1.0 - thirst * np.where(is_meadow, 0.6, 0.12))
     dry = 0.85 * ripe * standing
@@ -142,8 +142,8 @@ def ground_cover(leaf: F64) -> F64:
 def dry_matter(config: SimulatorConfig, parcels: ParcelMap, season: Season) -> F64:
     """Return (P,) dry matter grown above ground in the year, t/ha; NaN where nothing is grown.
 
-    Intercepted light summed over the growing season, times the class's efficiency, times a fertility
-    of the parcel that the sensors see only by the colour of its soil.
+    Intercepted light summed over the year, times the class's efficiency, times a fertility of
+    the parcel that the sensors see only by the colour of its soil.
 
     Decision: yearly growth rather than standing mass, so that classes share one range and a model
     must read the season; standing mass of forests would be class alone.
@@ -176,7 +176,7 @@ def guest_share(config: SimulatorConfig, parcels: ParcelMap, codes: I64) -> F64:
 
 
 def guest_of(codes: I64) -> I64:
-    """Return (P,) classes of the guests: the other forest in a forest, the class itself elsewhere."""
+    """Return (P,) classes of the guests: in a forest the other forest, else the class itself."""
     swapped = np.where(codes == BROADLEAF, CONIFER, codes)
     return np.where(codes == CONIFER, BROADLEAF, swapped)
 
@@ -233,8 +233,8 @@ def _mowing(
     is_mown = (_of(codes, lambda c: float(c.is_meadow)) > 0.0) & (habit > 0.25)
     cuts = []
     for number in range(_NUM_CUTS):
-        day = 142.0 + 47.0 * number + 0.6 * weather.spring_shift
-        day = day + 9.0 * normal_at(_words(config, parcels, year, 41 + number))
+        usual = 142.0 + 47.0 * number + 0.6 * weather.spring_shift
+        day = usual + 9.0 * normal_at(_words(config, parcels, year, 41 + number))
         happens = is_mown & (habit > 0.25 + 0.25 * number)
         cuts.append(np.where(happens, day, NEVER))
     return tuple(cuts)

@@ -16,7 +16,7 @@ from tasks.simulator.config import SimulatorConfig
 from tasks.simulator.ground import Ground
 from tasks.simulator.orbits import Pass, in_swath
 from tasks.simulator.phenology import canopy_on, ground_cover
-from tasks.simulator.randomness import F64, Stream, mix, mix_at, normal_at, uniform
+from tasks.simulator.randomness import F64, I64, Stream, mix, mix_at, normal_at, uniform
 from tasks.simulator.speckle import speckle_at
 from tasks.simulator.weather import snow_depth, soil_moisture
 
@@ -51,30 +51,31 @@ def _parcel_levels(config: SimulatorConfig, ground: Ground, overflight: Pass) ->
     damp = _MOISTURE_CODE * wetness * np.where(is_water | is_town, 0.1, 1.0 - 0.7 * cover)
     damp = damp - 350.0 * snow_depth(config, overflight.day) * ~is_water
     number = overflight.orbit.number
-    both = []
-    for channel, field in enumerate((lambda c: c.vv, lambda c: c.vh)):
-        bare = lookup(lambda c, f=field: f(c)[0], season.codes)
-        full = lookup(lambda c, f=field: f(c)[1], season.codes)
-        lasting = normal_at(
-            mix_at(config.key(Stream.RADAR_TRAIT, channel), parcels.row, parcels.column)
-        )
-        look = normal_at(
-            mix_at(config.key(Stream.RADAR_TRAIT, number, channel), parcels.row, parcels.column)
-        )
-        spread = 190.0 * lasting + np.where(is_town, 450.0, 110.0) * look
-        both.append(bare + cover * (full - bare) + damp + spread)
-    levels = np.stack(both, axis=-1)
+    pair = np.arange(NUM_POLARISATIONS, dtype=np.int64)
+    row, column = parcels.row[:, None], parcels.column[:, None]
+    lasting = normal_at(mix_at(config.key(Stream.RADAR_TRAIT, 0), row, column, pair))
+    look = normal_at(mix_at(config.key(Stream.RADAR_TRAIT, number), row, column, pair))
+    bare, full = _class_levels(season.codes)
+    levels: F64 = bare + cover[:, None] * (full - bare) + damp[:, None] + 190.0 * lasting
+    levels = levels + np.where(is_town, 450.0, 110.0)[:, None] * look
     wind = _water_ruffle(config, overflight)
     levels = levels + np.where(is_water, wind, 0.0)[:, None] * np.array([1.0, 0.4])
     return levels + _date_offset(config, overflight)
 
 
+def _class_levels(codes: I64) -> tuple[F64, F64]:
+    """Return (P, 2) codes of bare ground and of the full canopy."""
+    bare = (lookup(lambda c: c.vv[0], codes), lookup(lambda c: c.vh[0], codes))
+    full = (lookup(lambda c: c.vv[1], codes), lookup(lambda c: c.vh[1], codes))
+    return np.stack(bare, axis=-1), np.stack(full, axis=-1)
+
+
 def _date_offset(config: SimulatorConfig, overflight: Pass) -> F64:
     """Return (2,) code offsets common to a pass: calibration, and the steeper descending look."""
     key = config.key(Stream.RADAR_TRAIT, 50, overflight.orbit.number, overflight.day.toordinal())
-    drift = 70.0 * normal_at(mix_at(key, np.arange(NUM_POLARISATIONS)))
+    drift = normal_at(mix_at(key, np.arange(NUM_POLARISATIONS)))
     side = -45.0 if overflight.orbit.name == "s1-descending" else 45.0
-    return drift + np.array([side, 1.4 * side])
+    return np.array([side, 1.4 * side]) + 70.0 * drift
 
 
 def _water_ruffle(config: SimulatorConfig, overflight: Pass) -> float:

@@ -22,7 +22,7 @@ _WORD = (1 << 64) - 1
 _STEP = 0x9E3779B97F4A7C15
 _MULTIPLY_1 = 0xBF58476D1CE4E5B9
 _MULTIPLY_2 = 0x94D049BB133111EB
-# Four 16-bit uniforms: the mean of their sum, and 1 / its standard deviation sqrt(4 (2**32 - 1) / 12).
+# Four 16-bit uniforms: mean of their sum, 1 / standard deviation sqrt(4 (2**32 - 1) / 12).
 _SUM_MEAN = 131070.0
 _SUM_INVERSE_STD = 2.6428997921303014e-05
 

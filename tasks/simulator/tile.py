@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tasks.simulator.classes import lookup
 from tasks.simulator.config import SimulatorConfig
 from tasks.simulator.ground import Ground, survey
 from tasks.simulator.optical import NUM_BANDS, observe_optical, parcel_spectra
 from tasks.simulator.orbits import ASCENDING, DESCENDING, OPTICAL, Orbit, Pass, in_swath, passes
 from tasks.simulator.phenology import dry_matter
-from tasks.simulator.classes import CLASSES, lookup
 from tasks.simulator.radar import NUM_POLARISATIONS, observe_radar
 
 _PURE = 0.6  # share of a pixel that its largest parcel must hold for a class label
@@ -56,15 +56,17 @@ class SimulatedTile:
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the arrays of a tile folder by file stem."""
-        names = ("bands", "masks", "doys", "sar_ascending", "sar_ascending_doy")
-        names += ("sar_descending", "sar_descending_doy")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ARRAYS}
 
     def labels(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the label rasters by name."""
         return {name: getattr(self, name) for name in LABELS}
 
 
+ARRAYS = (
+    "bands", "masks", "doys", "sar_ascending", "sar_ascending_doy", "sar_descending",
+    "sar_descending_doy",
+)  # fmt: skip
 LABELS = ("land_cover", "parcel", "biomass", "green_up")
 
 

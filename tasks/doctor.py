@@ -1,0 +1,91 @@
+"""``tessera doctor``: what is wrong with this installation or project, and how to mend it.
+
+Every check answers, even when an earlier one fails: a broken thing is rarely alone. The checks
+themselves are in ``tasks.installation`` (never changes anything) and ``tasks.leftovers`` (with
+``--fix`` removes what a crash has left).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+
+from tasks import installation, leftovers
+from tasks.errors import StageBusy, TesseraError
+from tasks.finding import Finding
+from tasks.graph import outdated, run_dvc
+from tasks.workspace import Workspace
+
+_MARKS = {"ok": "+", "warn": "!", "fail": "x", "mended": "*"}
+
+
+def examine(workspace: Workspace, *, fix: bool = False) -> list[Finding]:
+    """Run every check.
+
+    Args:
+        workspace: The project.
+        fix: Mend what can be mended without losing anything.
+    """
+    return [
+        installation.check_python(),
+        installation.check_locked_versions(workspace),
+        installation.check_torch(),
+        installation.check_compiler(),
+        installation.check_git(workspace),
+        installation.check_disk(workspace),
+        asked("data", lambda: check_data(workspace)),
+        asked("DVC remote", lambda: check_remote(workspace)),
+        leftovers.check_dvc_locks(workspace, fix=fix),
+        leftovers.check_stage_holders(workspace, fix=fix),
+        leftovers.check_half_built(workspace, fix=fix),
+        leftovers.check_extension_locks(fix=fix),
+        *leftovers.check_experiments(workspace, fix=fix),
+        asked("flow runs", lambda: leftovers.check_flow_runs(workspace, fix=fix)),
+    ]
+
+
+def check_data(workspace: Workspace) -> Finding:
+    """Check that the raw archive is there with the bytes that ``data.dvc`` pins."""
+    if not (workspace.root / "data.dvc").is_file():
+        mend = "Pin the archive: dvc add data (or make the sample: tessera sample)"
+        return Finding("data", "warn", "no data.dvc", mend)
+    if not (workspace.root / "data").is_dir():
+        return Finding("data", "fail", "no data/", "tessera sample, or: dvc pull data.dvc")
+    if outdated(workspace, ["data.dvc"]):
+        mend = "Restore it: dvc checkout data.dvc; or pin what is there: dvc add data"
+        return Finding("data", "warn", "data/ differs from what data.dvc pins", mend)
+    return Finding("data", "ok", "data/ as pinned by data.dvc")
+
+
+def check_remote(workspace: Workspace) -> Finding:
+    """Check that the DVC remote answers, and whether everything has been pushed to it."""
+    if not run_dvc(workspace, "remote", "list").strip():
+        mend = "dvc remote add --default NAME URL; without one, outputs exist only here"
+        return Finding("DVC remote", "warn", "none configured", mend)
+    missing = json.loads(run_dvc(workspace, "status", "--cloud", "--json") or "{}")
+    if missing:
+        return Finding("DVC remote", "ok", f"answers; {len(missing)} files not pushed: dvc push")
+    return Finding("DVC remote", "ok", "answers, everything pushed")
+
+
+def asked(name: str, check: Callable[[], Finding]) -> Finding:
+    """Make a check, taking the failure of a program that it asks for an answer."""
+    try:
+        return check()
+    except StageBusy as error:
+        return Finding(name, "ok", f"not judged while a stage runs: {error.found}")
+    except TesseraError as error:
+        return Finding(name, "fail", error.found, error.mend)
+
+
+def render(findings: Sequence[Finding]) -> str:
+    """Return the findings as text, each with its mend below it."""
+    lines: list[str] = []
+    for finding in findings:
+        lines.append(f"{_MARKS[finding.state]} {finding.name:<20} {finding.found}")
+        lines += [f"  {'':<20} -> {finding.mend}"] if finding.mend else []
+    return "\n".join(lines)
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    """Return the findings for a program."""
+    healthy = all(finding.state != "fail" for finding in findings)
+    return json.dumps({"healthy": healthy, "findings": [f.to_json() for f in findings]}, indent=1)

@@ -1,0 +1,202 @@
+"""Registered students: versions, aliases, and the scores and lineage that their tags carry.
+
+The one idea: MLflow knows who is where; why is in the tags of the version and in the ledger. A tag
+is text, so numbers are read back strictly: a score that is not there is never a zero.
+
+It deliberately decides nothing; the gate is ``tasks.promote``.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import DigestMismatch
+from tasks.ledger import Ledger
+from tasks.manifest import digest_of, read_manifest
+from tasks.tracking import adopt_model, make_version, model_of, open_client
+from tasks.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A student as the evaluation saw it."""
+
+    student: str
+    """Its name in ``params.yaml``, e.g. ``M``."""
+    digest: str
+    """Digest of its manifest."""
+    suite: str
+    """Digest of tasks, splits and archive; empty where nothing was scored."""
+    rank_prefix: int
+    composites: dict[str, float]
+    """Composite score by prefix length."""
+
+    @property
+    def composite(self) -> float:
+        """Composite at the ranking prefix; NaN where there is none."""
+        return self.composites.get(str(self.rank_prefix), math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered version and what its tags say."""
+
+    model: str
+    version: str
+    aliases: tuple[str, ...]
+    candidate: Candidate
+    why: str
+    """Text of the last decision about it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a line for machines."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            "aliases": list(self.aliases),
+            "student": self.candidate.student,
+            "digest": self.candidate.digest,
+            "suite": self.candidate.suite,
+            "composite": self.candidate.composites,
+            "why": self.why,
+        }
+
+
+class Registry:
+    """The registered models of a workspace's MLflow store."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._client = open_client(workspace)
+
+    def names(self) -> list[str]:
+        """Return the names of all registered models."""
+        return sorted(model.name for model in self._client.search_registered_models())
+
+    def aliases(self, model: str) -> dict[str, str]:
+        """Return the version of each alias of a model; empty where the model is not registered."""
+        if model not in self.names():
+            return {}
+        return {k: str(v) for k, v in self._client.get_registered_model(model).aliases.items()}
+
+    def versions(self, model: str) -> list[Version]:
+        """Return a model's versions, oldest first."""
+        aliases = self.aliases(model)
+        why = {line["to"]: line["text"] for line in _decisions(self._workspace, model)}
+        found = self._client.search_model_versions(f"name = '{model}'")
+        return [
+            Version(
+                model,
+                str(item.version),
+                tuple(sorted(a for a, v in aliases.items() if v == str(item.version))),
+                _read_tags(item.tags),
+                why.get(str(item.version), ""),
+            )
+            for item in sorted(found, key=lambda item: int(item.version))
+        ]
+
+    def register(self, model: str, candidate: Candidate) -> Version:
+        """Make the candidate a version with its lineage, or find the one it already is."""
+        for known in self.versions(model):
+            if known.candidate.digest == candidate.digest:
+                return known
+        if model not in self.names():
+            self._client.create_registered_model(model)
+        stage = f"distill@{candidate.student}"
+        folder = self._workspace.output(stage)
+        found = model_of(self._client, self._workspace, candidate.digest) or adopt_model(
+            self._client, self._workspace, folder, stage=stage, digest=candidate.digest
+        )
+        tags = _write_tags(candidate) | _lineage_tags(self._workspace, stage)
+        version = make_version(self._client, self._workspace, model, found, tags)
+        return Version(model, version, (), candidate, "")
+
+    def rescore(self, version: Version, candidate: Candidate) -> None:
+        """Replace a version's scores by those of a newer evaluation of the same student."""
+        for name, text in _write_tags(candidate).items():
+            self._client.set_model_version_tag(version.model, version.version, name, text)
+
+    def point(self, model: str, alias: str, version: str) -> None:
+        """Move an alias."""
+        self._client.set_registered_model_alias(model, alias, version)
+
+
+def registry(workspace: Workspace) -> list[Version]:
+    """List every version of every registered model: aliases, scores, and why."""
+    shelf = Registry(workspace)
+    return [version for model in shelf.names() for version in shelf.versions(model)]
+
+
+def ledger_of(workspace: Workspace) -> Ledger:
+    """Return the workspace's promotion ledger."""
+    return Ledger(workspace.state / "promotions.jsonl")
+
+
+def _decisions(workspace: Workspace, model: str) -> list[dict[str, Any]]:
+    lines = ledger_of(workspace).lines()
+    return [line for line in lines if line.get("model") == model and line.get("to")]
+
+
+def _write_tags(candidate: Candidate) -> dict[str, str]:
+    return {
+        "tessera.student": candidate.student,
+        "tessera.digest": candidate.digest,
+        "tessera.suite": candidate.suite,
+        "tessera.rank_prefix": str(candidate.rank_prefix),
+        **{f"tessera.composite.{k}": repr(v) for k, v in candidate.composites.items()},
+    }
+
+
+def _read_tags(tags: dict[str, str]) -> Candidate:
+    """Read tags back; whatever is missing or not a number stays visibly so."""
+    key = "tessera.composite."
+    return Candidate(
+        tags.get("tessera.student", ""),
+        tags.get("tessera.digest", ""),
+        tags.get("tessera.suite", ""),
+        int(tags.get("tessera.rank_prefix", "0")),
+        {name.removeprefix(key): _number(t) for name, t in tags.items() if name.startswith(key)},
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _lineage_tags(workspace: Workspace, stage: str) -> dict[str, str]:
+    """Return the digest of every stage and input above a student, and the commit it was made at."""
+    seen: dict[str, str] = {}
+    _climb(workspace, stage, digest_of(workspace.output(stage)), seen)
+    tags = {f"tessera.lineage.{name.replace('@', '-')}": digest for name, digest in seen.items()}
+    provenance = workspace.artifacts / "provenance" / f"{stage}.json"
+    commit = _commit_in(provenance)
+    return tags | ({"tessera.commit": commit} if commit else {})
+
+
+def _climb(workspace: Workspace, name: str, digest: str, seen: dict[str, str]) -> None:
+    if name in seen:
+        return
+    seen[name] = digest
+    folder = workspace.output(name)
+    if not (folder / "manifest.json").is_file():
+        return  # an input that no stage made, such as the raw archive
+    if digest_of(folder) != digest:
+        raise DigestMismatch(
+            f"the output that was used, {digest[:12]}",
+            found=digest_of(folder)[:12],
+            where=str(folder),
+            mend="It was made again since: bring the chain up to date with dvc repro.",
+        )
+    for parent, parent_digest in read_manifest(folder).parents.items():
+        _climb(workspace, parent, parent_digest, seen)
+
+
+def _commit_in(provenance: Path) -> str | None:
+    if not provenance.is_file():
+        return None
+    return json.loads(provenance.read_text())["commit"] or None

@@ -1,0 +1,111 @@
+"""Kill every stage at its write points, run again, and compare with an uninterrupted run."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tasks.workspace import Workspace
+from tests.project import environment, make_project, output_bytes, repro, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("crash")]
+
+CRASH = str(Path(__file__).parents[1] / "crash")
+STAGES = (
+    *("ingest", "validate", "pack", "pretrain", "cache_targets", "distill@N"),
+    *("evaluate", "export", "report"),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The finished project of an uninterrupted run."""
+    project = make_project(tmp_path_factory.mktemp("whole") / "project")
+    repro(project.root)
+    return project
+
+
+def count_writes(project: Path, stage: str, scratch: Path) -> int:
+    """Run a stage once and return how many renames it makes."""
+    counted = scratch / "writes.txt"
+    crash = {"CRASH_STAGE": stage, "CRASH_COUNT": str(counted), "PYTHONPATH": CRASH}
+    repro(project, "-s", "-f", stage, **crash)
+    return len(counted.read_text().splitlines())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_stage_is_finished_by_a_rerun_with_the_same_bytes(
+    stage: str, whole: Workspace, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(whole.root, project, symlinks=True)
+    expected = output_bytes(whole.root)
+    writes = count_writes(project, stage, tmp_path)
+    assert output_bytes(project) == expected, "a forced rerun already differs"
+    # Before the first write, in the middle, and after the last but one: the output is built but
+    # the stage has not ended. Each kill leaves its traces to the next run.
+    for at in sorted({1, writes // 2, -(writes - 1)}):
+        crash = {"CRASH_STAGE": stage, "CRASH_AT": str(at), "PYTHONPATH": CRASH}
+        printed = repro(project, "-s", "-f", stage, code=255, **crash)
+        assert "failed to run" in printed
+    repro(project, "-s", stage)
+    assert output_bytes(project) == expected
+    assert not list((project / "artifacts").rglob(".*.building"))
+
+
+def test_killed_dvc_takes_its_stage_with_it(whole: Workspace, tmp_path: Path) -> None:
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    import psutil
+
+    project = tmp_path / "project"
+    shutil.copytree(whole.root, project, symlinks=True)
+    expected = output_bytes(whole.root)
+    dvc = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "-s", "-f", "pretrain"],
+        cwd=project,
+        env=environment(project),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    work = project / ".tessera" / "work" / "pretrain"
+    while not list(work.glob("*/records.jsonl")):
+        assert dvc.poll() is None
+        time.sleep(0.05)
+    inner = psutil.Process(dvc.pid).children(recursive=True)
+    os.kill(dvc.pid, signal.SIGKILL)
+    dvc.wait()
+    _, alive = psutil.wait_procs(inner, timeout=20)
+    assert alive == []
+    repro(project, "-s", "pretrain")
+    assert output_bytes(project) == expected
+
+
+def test_two_runs_at_once_end_with_one_result(whole: Workspace, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    project = tmp_path / "project"
+    shutil.copytree(whole.root, project, symlinks=True)
+    expected = output_bytes(whole.root)
+    shutil.rmtree(project / "artifacts" / "pack")
+    # The stage by hand, beside DVC running the same stage.
+    by_dvc, by_hand = (
+        subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=project,
+            env=environment(project),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command in (["dvc", "repro", "-s", "-f", "pack"], ["tasks.pack"])
+    )
+    printed = by_dvc.communicate()[0] + by_hand.communicate()[0]
+    assert (by_dvc.returncode, by_hand.returncode) == (0, 0), printed
+    run(project, sys.executable, "-m", "dvc", "status", "pack")
+    assert output_bytes(project) == expected

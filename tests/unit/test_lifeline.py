@@ -1,0 +1,75 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
+STAGE = f"from tasks.lifeline import die_with_runner; die_with_runner(); {SLEEPER}"
+
+
+def gone(pid: int, within_s: float = 20.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def start(script: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a Python process that starts another, and wait until the inner one is up."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+    assert process.stdout is not None
+    with process.stdout as stream:
+        assert stream.readline() == "up\n"
+    return process
+
+
+def inner_of(process: subprocess.Popen[str]) -> int:
+    return psutil.Process(process.pid).children(recursive=True)[-1].pid
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"[{sys.executable!r}, '-c', {STAGE!r}]",
+        # A shell between the two that stays, as DVC's does when it cannot replace itself.
+        f"['sh', '-c', '{sys.executable} -c \"$0\"; true', {STAGE!r}]",
+    ],
+    ids=["direct", "through a shell"],
+)
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_stage_dies_when_its_runner_is_killed(command: str, blow: signal.Signals) -> None:
+    runner = start(f"import subprocess; subprocess.run({command})", DVC_STAGE="pack")
+    inner = inner_of(runner)
+    runner.send_signal(blow)
+    runner.wait()
+    assert gone(inner)
+
+
+def test_stage_started_by_hand_outlives_its_terminal() -> None:
+    runner = start(f"import subprocess; subprocess.run([{sys.executable!r}, '-c', {STAGE!r}])")
+    inner = inner_of(runner)
+    runner.kill()
+    runner.wait()
+    time.sleep(0.5)
+    assert psutil.Process(inner).status() != psutil.STATUS_ZOMBIE
+    os.kill(inner, signal.SIGKILL)
+
+
+def test_tied_command_dies_with_its_caller() -> None:
+    command = [sys.executable, "-m", "tasks.lifeline", sys.executable, "-c", SLEEPER]
+    runner = start(f"import subprocess; subprocess.run({command})")
+    inner = inner_of(runner)
+    runner.kill()
+    runner.wait()
+    assert gone(inner)

@@ -1,0 +1,250 @@
+"""Probes, folds and intervals against scikit-learn, brute force and planted leaks."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from sklearn.metrics import balanced_accuracy_score, r2_score
+
+from models.dpixel import DPixels, Series
+from models.hashing import hash_u64, uniform
+from models.scores import chance_adjusted_accuracy, clipped_r2
+from tasks.archive import Archive
+from tasks.composites import QUANTILES, SEASON_STARTS, composite_features
+from tasks.ingest import Catalogue, make_catalogue
+from tasks.labels import Task, TaskTooSmall, read_tasks
+from tasks.params import EvaluateParams
+from tasks.probes import folds_of, probe, resampled_scores
+from tasks.tiles import Array, read_tile
+
+Kind = Literal["classification", "regression"]
+
+Labels = dict[tuple[int, str], Array]
+
+SECTION = EvaluateParams(
+    seed=3,
+    prefixes=(16,),
+    rank_prefix=16,
+    folds=3,
+    block_px=4,
+    max_dpixels=300,
+    min_dpixels=5,
+    bootstrap=50,
+    max_tokens=512,
+    threads=1,
+)
+
+
+def make_task(
+    kind: Kind = "classification", *, groups: int = 24, per_group: int = 10, seed: int = 0
+) -> Task:
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), per_group)
+    if kind == "classification":
+        value = np.array([3, 11, 40])[group % 3]
+    else:
+        value = rng.normal(size=groups)[group] + 0.1 * rng.normal(size=len(group))
+    return Task(kind, kind, np.zeros_like(group), np.arange(len(group)), group, value, 3, {})
+
+
+def one_hot(values: Array) -> NDArray[np.float32]:
+    return np.asarray(values[:, None] == np.unique(values), np.float32)
+
+
+def test_no_group_is_in_both_train_and_test() -> None:
+    task = make_task()
+    fold = folds_of(task, seed=1)
+    assert all(len(np.unique(fold[task.group == group])) == 1 for group in np.unique(task.group))
+    assert {0, 1, 2} == set(fold)
+
+
+def test_every_class_is_trained_on_in_every_fold() -> None:
+    task = make_task()
+    fold = folds_of(task, seed=1)
+    for number in range(task.folds):
+        assert set(task.value[fold != number]) == set(task.classes)
+
+
+def test_features_that_say_the_class_score_one() -> None:
+    task = make_task()
+    score = probe(one_hot(task.value), task, folds_of(task, 1), SECTION)
+    assert (score.score, score.raw, score.ci_low, score.ci_high) == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_features_that_only_know_the_group_do_no_better_than_chance() -> None:
+    task = make_task(groups=60)
+    # Within one group the answer is constant, so a split by pixel would score 1 on this.
+    score = probe(one_hot(task.group), task, folds_of(task, 1), SECTION)
+    assert score.score < 0.2
+
+
+def test_a_sensor_that_was_never_observed_is_filled_and_does_not_stop_the_probe() -> None:
+    task = make_task()
+    features = np.concatenate([one_hot(task.value), np.full((240, 2), np.nan, np.float32)], axis=1)
+    assert probe(features, task, folds_of(task, 1), SECTION).score == 1.0
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    task = make_task()
+    noisy = one_hot(task.value) + np.random.default_rng(2).normal(size=(240, 3)).astype(np.float32)
+    section = SECTION.model_copy(update={"bootstrap": 2})
+    score = probe(noisy, task, folds_of(task, 1), section)
+    assert 0.1 < score.score < 0.9
+    assert score.score == pytest.approx((score.raw - 1 / 3) / (1 - 1 / 3))
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_the_bootstrap_equals_rescoring_the_drawn_groups_one_by_one(kind: Kind) -> None:
+    task = make_task(kind, groups=12)
+    rng = np.random.default_rng(5)
+    if kind == "classification":
+        predicted = np.where(rng.random(120) < 0.6, task.value, 3)
+    else:
+        predicted = task.value + rng.normal(size=120)
+    drawn = resampled_scores(task, predicted, seed=9, bootstrap=20)
+    for number in range(20):
+        picks = np.floor(uniform(hash_u64(9, number, np.arange(12))) * 12).astype(int)
+        rows = np.concatenate([np.flatnonzero(task.group == pick) for pick in picks])
+        true, guess = task.value[rows], predicted[rows]
+        if kind == "regression":
+            expected = max(0.0, r2_score(true, guess))
+        else:
+            expected = (balanced_accuracy_score(true, guess) - 1 / 3) / (2 / 3)
+        assert drawn[number] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_interval_is_wider_when_pixels_come_in_fewer_groups() -> None:
+    rng = np.random.default_rng(0)
+    wide, narrow = make_task(groups=12, per_group=40), make_task(groups=240, per_group=2)
+
+    # Whole groups are right or wrong, as fields are.
+    def spread(task: Task) -> float:
+        wrong = rng.random(task.group.max() + 1)[task.group] < 0.4
+        predicted = np.where(wrong, 3, task.value)
+        low, high = np.quantile(
+            resampled_scores(task, predicted, seed=1, bootstrap=200), [0.025, 0.975]
+        )
+        return float(high - low)
+
+    assert spread(wide) > 2 * spread(narrow)
+
+
+def test_unadjusted_definitions_agree_with_the_models_package() -> None:
+    task, rng = make_task("regression"), np.random.default_rng(1)
+    guess = task.value + rng.normal(size=len(task.value))
+    assert clipped_r2(task.value, guess) == pytest.approx(max(0, r2_score(task.value, guess)))
+    codes = make_task().value
+    assert chance_adjusted_accuracy(codes, np.full_like(codes, 3), 3) == pytest.approx(0.0)
+
+
+def test_composites_are_quantiles_by_season_and_fall_back_to_the_year() -> None:
+    rng = np.random.default_rng(4)
+    days = np.array([5, 20, 60, 200, 230, 300], np.int16)  # nothing in the second quarter
+    values = rng.integers(0, 9000, (6, 10)).astype(np.uint16)
+    none = Series(np.zeros((0, 2), np.int16), np.zeros(0, np.int16), np.zeros(2, np.int64))
+    dpixels = DPixels(np.zeros(1, np.uint64), Series(values, days, np.array([0, 6])), none, none)
+    found = composite_features(dpixels)[0]
+    season = np.searchsorted(SEASON_STARTS, days, side="right") - 1
+    for number in range(4):
+        members = values[season == number] if (season == number).any() else values
+        expected = np.quantile(members.astype(float), QUANTILES, axis=0).T.ravel()
+        np.testing.assert_allclose(found[number * 30 : number * 30 + 30], expected, rtol=1e-5)
+    assert np.isnan(found[120:]).all()
+
+
+def write_archive(root: Path, labels: Labels, years: tuple[int, ...] = (2018, 2019)) -> Archive:
+    """Write a crude archive with one place; ``labels`` maps (year, name) to an array."""
+    size = 12
+    rng = np.random.default_rng(0)
+    for year in years:
+        folder = root / "tiles" / str(year) / "0_0_12_12"
+        folder.mkdir(parents=True)
+        np.save(folder / "bands.npy", rng.integers(1, 999, (4, size, size, 10)).astype(np.uint16))
+        np.save(folder / "masks.npy", np.ones((4, size, size), np.uint8))
+        np.save(folder / "doys.npy", np.array([10, 100, 200, 300], np.uint16))
+    (root / "labels").mkdir()
+    for (year, name), array in labels.items():
+        path = root / "labels" / str(year) / f"0_0_12_12_{name}.tif"
+        path.parent.mkdir(exist_ok=True)
+        profile = {"driver": "GTiff", "width": size, "height": size, "count": 1}
+        grid = rasterio.Affine(10, 0, 0, 0, -10, 0)
+        with rasterio.open(path, "w", dtype=array.dtype, transform=grid, **profile) as out:
+            out.write(array, 1)
+    catalogue = Catalogue(root, tuple(make_catalogue(root)))
+    return Archive(catalogue, tuple(read_tile(catalogue.tile(i)) for i in range(len(catalogue))))
+
+
+def parcels_of(side: int) -> NDArray[np.uint16]:
+    """Number parcels of ``side`` pixels on a 12 x 12 tile, from 1."""
+    down, along = np.divmod(np.arange(144), 12)
+    number = 1 + down // side * 12 // side + along // side
+    return np.asarray(number.reshape(12, 12), np.uint16)
+
+
+def only_task(archive: Archive, section: EvaluateParams) -> Task:
+    """Return the one task of an archive with one label."""
+    (task,) = read_tasks(archive, section)
+    assert isinstance(task, Task)
+    return task
+
+
+def test_ground_that_two_years_share_is_one_group_even_where_parcels_are_renumbered(
+    tmp_path: Path,
+) -> None:
+    crop = (1 + parcels_of(3) % 2).astype(np.uint16)
+    labels = {(year, "crop"): crop for year in (2018, 2019)}
+    labels |= {(2018, "parcel"): parcels_of(3), (2019, "parcel"): parcels_of(3) + 100}
+    task = only_task(write_archive(tmp_path, labels), SECTION)
+    groups_at = {row: set(task.group[task.row == row]) for row in np.unique(task.row)}
+    assert all(len(groups) == 1 for groups in groups_at.values())
+    assert len(np.unique(task.group)) == 16
+    assert set(task.tile) == {0, 1}
+
+
+def test_pixels_without_parcels_are_grouped_by_blocks(tmp_path: Path) -> None:
+    crop = (1 + parcels_of(3) % 2).astype(np.uint16)
+    task = only_task(write_archive(tmp_path, {(2018, "crop"): crop}), SECTION)
+    assert len(np.unique(task.group)) == 9
+
+
+def test_rare_classes_and_classes_in_few_groups_are_left_out_and_named(tmp_path: Path) -> None:
+    crop = (1 + parcels_of(3) % 2).astype(np.uint16)
+    crop[0, 0], crop[3:6, 3:6] = 7, 8
+    labels = {(2018, "crop"): crop, (2018, "parcel"): parcels_of(3)}
+    task = only_task(write_archive(tmp_path, labels), SECTION)
+    assert task.classes == (1, 2)
+    assert task.left_out == {"7": "1 d-pixels in 1 groups", "8": "9 d-pixels in 1 groups"}
+
+
+def test_few_groups_take_fewer_folds_and_one_group_is_not_scored(tmp_path: Path) -> None:
+    two = np.where(parcels_of(6) > 0, 1 + parcels_of(6) % 2, 0).astype(np.uint16)
+    flat = np.ones((12, 12), np.float32)
+    labels: Labels = {(2018, "crop"): two, (2018, "height"): flat, (2018, "parcel"): parcels_of(6)}
+    crop, height = read_tasks(write_archive(tmp_path, labels), SECTION)
+    assert isinstance(crop, Task)
+    assert crop.folds == 2
+    assert isinstance(height, TaskTooSmall)
+    assert "target that varies" in height.reason
+
+
+def test_the_draw_is_even_over_groups_and_the_same_every_time(tmp_path: Path) -> None:
+    crop = (1 + parcels_of(3) % 2).astype(np.uint16)
+    labels = {(2018, "crop"): crop, (2018, "parcel"): parcels_of(3)}
+    archive = write_archive(tmp_path, labels)
+    section = SECTION.model_copy(update={"max_dpixels": 64})
+    task, again = only_task(archive, section), only_task(archive, section)
+    assert set(np.bincount(task.group)) == {4}
+    assert task.digest() == again.digest()
+
+
+def test_no_label_means_no_task_and_nan_is_no_label(tmp_path: Path) -> None:
+    height = np.arange(144, dtype=np.float32).reshape(12, 12)
+    height[:2] = np.nan
+    labels: Labels = {(2018, "height"): height, (2018, "parcel"): parcels_of(3)}
+    task = only_task(write_archive(tmp_path, labels), SECTION)
+    assert task.kind == "regression"
+    assert task.row.min() == 24
+    assert np.isfinite(task.value).all()
