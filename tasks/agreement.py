@@ -18,7 +18,10 @@ from models.bands import S2_BANDS
 from tasks.band_order import Flags, Floats
 
 MIN_SIDE_PX = 32
-"""Smallest tile side that is judged."""
+"""Smallest tile side whose masks are held against its images."""
+
+MIN_PLACE_SIDE_PX = 40
+"""Smallest tile side whose radar is held against its images: fewer fields agree by chance."""
 
 _BLUE = S2_BANDS.index("B02")
 _MIN_PARTIAL = 0.05  # share of a date's pixels that must be masked, and that must be clear
@@ -74,7 +77,7 @@ def place_fit(values: Floats, clear: Flags, codes: Floats) -> float | None:
     seen = (codes != 0).any(axis=-1)
     optical = _mean_map(np.minimum(values, _MAX_DN), clear)
     radar = _mean_map(codes, seen)
-    if min(clear.shape[1:]) < MIN_SIDE_PX or optical is None or radar is None:
+    if min(clear.shape[1:]) < MIN_PLACE_SIDE_PX or optical is None or radar is None:
         return None
     spectra = np.log(np.maximum(optical.reshape(-1, len(S2_BANDS)), 1.0))
     components = np.linalg.svd(spectra - spectra.mean(axis=0), full_matrices=False)[0]

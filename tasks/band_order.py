@@ -22,6 +22,7 @@ from models.bands import S2_BANDS
 
 Floats = npt.NDArray[np.floating[Any]]
 Flags = npt.NDArray[np.bool_]
+Orders = npt.NDArray[np.int64]
 
 SHARP_BANDS = ("B04", "B02", "B03", "B08")
 """Bands measured at 10 m; the other six are measured at 20 m and repeated or interpolated."""
@@ -106,20 +107,21 @@ def best_order(land: Floats) -> tuple[tuple[str, ...], float]:
         Clean tiles of six landscapes stay at 0; exchanging two bands that are not twins gives more
         than 0.05, a rotation more than 5.
     """
-    identity = tuple(range(len(S2_BANDS)))
     if not len(land):
         return S2_BANDS, 0.0
+    identity = np.arange(len(S2_BANDS))
     levels = np.log(np.maximum(np.median(land, axis=0), 1.0))
     evidence = (levels - levels.mean(), _rank_correlations(land))
-    given = _misfit(identity, *evidence)
-    wavelength = tuple(_BY_WAVELENGTH.index(band) for band in S2_BANDS)
-    rotations = [identity[turn:] + identity[:turn] for turn in range(len(identity))]
-    found = [_descend(start, *evidence) for start in (*rotations, wavelength)]
-    misfit, order = min((_misfit(order, *evidence), order) for order in found)
-    if given - misfit < _MIN_GAIN:
+    wavelength = np.array([_BY_WAVELENGTH.index(band) for band in S2_BANDS])
+    starts = [*(np.roll(identity, turn) for turn in identity), wavelength]
+    found = np.array([_descend(start, *evidence) for start in starts])
+    misfits = _misfits(found, *evidence)
+    gain = float(_misfits(identity[None], *evidence)[0] - misfits.min())
+    if gain < _MIN_GAIN:
         return S2_BANDS, 0.0
-    # order[i] is the position that holds band i; the reader wants the band at each position.
-    return tuple(S2_BANDS[order.index(position)] for position in identity), given - misfit
+    # An order says where each band is; the reader wants to know which band is at each position.
+    band_at = np.argsort(found[misfits.argmin()])
+    return tuple(S2_BANDS[band] for band in band_at), gain
 
 
 def neighbour_ratios(land: Floats) -> dict[str, float]:
@@ -165,26 +167,23 @@ def _rank_correlations(land: Floats) -> Floats:
     return np.asarray(np.corrcoef(ranks.T))
 
 
-def _misfit(order: tuple[int, ...], levels: Floats, correlations: Floats) -> float:
-    picked = list(order)
-    correlation = ((correlations[np.ix_(picked, picked)] - _CORRELATIONS) ** 2).sum() / 2
-    return float(correlation + _LEVEL_WEIGHT * ((levels[picked] - _LEVELS) ** 2).sum())
+def _misfits(orders: Orders, levels: Floats, correlations: Floats) -> Floats:
+    """Compare (N, 10) orders, each the position that holds each band, with the reference."""
+    picked = correlations[orders[:, :, None], orders[:, None, :]]
+    correlation = ((picked - _CORRELATIONS) ** 2).sum(axis=(1, 2)) / 2
+    misfits: Floats = correlation + _LEVEL_WEIGHT * ((levels[orders] - _LEVELS) ** 2).sum(axis=1)
+    return misfits
 
 
-def _descend(order: tuple[int, ...], levels: Floats, correlations: Floats) -> tuple[int, ...]:
+def _descend(order: Orders, levels: Floats, correlations: Floats) -> Orders:
     """Exchange the pair that helps most, until none helps enough."""
+    pairs = list(itertools.combinations(range(len(order)), 2))
     while True:
-        exchanged = [
-            _exchange(order, a, b) for a, b in itertools.combinations(range(len(order)), 2)
-        ]
-        best = min(exchanged, key=lambda candidate: _misfit(candidate, levels, correlations))
-        gain = _misfit(order, levels, correlations) - _misfit(best, levels, correlations)
-        if gain < _MIN_GAIN:
+        tried = np.tile(order, (len(pairs) + 1, 1))  # the last one stays as it is
+        for row, (one, other) in zip(tried, pairs, strict=False):
+            row[[one, other]] = row[[other, one]]
+        misfits = _misfits(tried, levels, correlations)
+        best = misfits[:-1].argmin()
+        if misfits[-1] - misfits[best] < _MIN_GAIN:
             return order
-        order = best
-
-
-def _exchange(order: tuple[int, ...], a: int, b: int) -> tuple[int, ...]:
-    swapped = list(order)
-    swapped[a], swapped[b] = swapped[b], swapped[a]
-    return tuple(swapped)
+        order = tried[best]

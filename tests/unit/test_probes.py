@@ -248,3 +248,20 @@ def test_no_label_means_no_task_and_nan_is_no_label(tmp_path: Path) -> None:
     assert task.kind == "regression"
     assert task.row.min() == 24
     assert np.isfinite(task.value).all()
+
+
+def test_real_tile_with_nineteen_parcels_can_be_split(shared_data: Path) -> None:
+    root = shared_data / "data" / "be2018"
+    catalogue = Catalogue(root, tuple(make_catalogue(root)))
+    archive = Archive(catalogue, (read_tile(catalogue.tile(0)),))
+    section = SECTION.model_copy(update={"min_dpixels": 50, "block_px": 8})
+    crop, cover = read_tasks(archive, section)
+    assert isinstance(crop, Task)
+    assert isinstance(cover, Task)
+    assert crop.classes == (1200, 7900, 9120)
+    assert set(crop.left_out) == {"2130", "5100"}
+    assert len(np.unique(crop.group)) == 17
+    for task in (crop, cover):
+        fold = folds_of(task, 1)
+        for number in range(task.folds):
+            assert set(task.value[fold != number]) == set(task.classes)
