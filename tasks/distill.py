@@ -20,12 +20,12 @@ from models.initialisation import initialise
 from models.losses import prefix_distillation
 from models.student import PrefixHeads, Student
 from tasks.errors import LineageError, ParamsError
-from tasks.inputs import Inputs, view_inputs
-from tasks.launch import JOB, Job, run_training, train_as_worker
 from tasks.params import DistillParams, Params
 from tasks.shards import ShardSet, read_targets
 from tasks.stage import Stage, run_stage, stage_main
-from tasks.trainer import Batch, Objective
+from tasks.training.inputs import Inputs, view_inputs
+from tasks.training.launch import JOB, Job, run_training, train_as_worker
+from tasks.training.trainer import Batch, Objective
 from tasks.workspace import Workspace
 
 

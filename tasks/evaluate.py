@@ -17,12 +17,12 @@ import torch
 from tasks.archive import Archive, open_archive
 from tasks.embedding import Encoder, count_observations, open_encoder
 from tasks.errors import ParamsError
-from tasks.features import Extract, embedding_of, features_of, raw_composites
+from tasks.evaluation.features import Extract, embedding_of, features_of, raw_composites
+from tasks.evaluation.labels import Task, TaskTooSmall, read_tasks
+from tasks.evaluation.leaderboard import Leaderboard, Standing
+from tasks.evaluation.probes import PROBE, folds_of, probe
 from tasks.files import canonical_json, write_bytes, write_json
-from tasks.labels import Task, TaskTooSmall, read_tasks
-from tasks.leaderboard import Leaderboard, Standing
 from tasks.params import EvaluateParams, Params
-from tasks.probes import PROBE, folds_of, probe
 from tasks.progress import say, track
 from tasks.scores import COMPOSITES, SCORES, TEACHER
 from tasks.stage import Stage, run_stage, stage_main

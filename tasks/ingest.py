@@ -63,7 +63,7 @@ class Catalogue:
         recorded = self.entries[index].labels.get(name)
         if recorded is None:
             return None
-        path = self.archive / recorded["path"]
+        path: Path = self.archive / recorded["path"]
         _check(path, recorded)
         return path
 
@@ -95,8 +95,7 @@ def make_catalogue(archive: Path) -> list[Entry]:
     """
     refs = find_tiles(archive)
     return [
-        _entry(archive, ref)
-        for ref in track(refs, label="ingest", total=len(refs), unit="tiles")
+        _entry(archive, ref) for ref in track(refs, label="ingest", total=len(refs), unit="tiles")
     ]
 
 

@@ -19,15 +19,15 @@ import numpy.typing as npt
 from models.dpixel import DPixels
 from models.hashing import hash_u64
 from tasks.errors import DataError, ValidationFailed
-from tasks.expectations import shard_verdict
 from tasks.files import write_json
 from tasks.ingest import Catalogue, read_catalogue
 from tasks.params import PackParams, Params
 from tasks.progress import track
 from tasks.shards import read_dpixels, write_dpixels, write_index
 from tasks.stage import Stage, run_stage, stage_main
-from tasks.statistics import shard_statistics
 from tasks.tiles import Tile, dpixels_of, read_tile
+from tasks.validation.expectations import shard_verdict
+from tasks.validation.tables import shard_statistics
 from tasks.workspace import Workspace
 
 _DONE = "rejected.json"
@@ -85,7 +85,9 @@ def _scatter_tile(
     folder.mkdir(parents=True)
     bucket = _bucket(dpixels.pixel_id, num_shards, params.seed)
     for number in np.unique(bucket):
-        write_dpixels(folder / _shard_name(int(number)), dpixels.take(np.flatnonzero(bucket == number)))
+        write_dpixels(
+            folder / _shard_name(int(number)), dpixels.take(np.flatnonzero(bucket == number))
+        )
     write_json(folder / _DONE, rejected)
 
 

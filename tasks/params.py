@@ -58,7 +58,7 @@ class ValidateParams(Section):
     max_dark_dn: Annotated[float, Field(gt=0)]
     """Darkest 2 % of the darkest band; raise it for deserts, which have no dark target."""
     max_order_gain: Annotated[float, Field(gt=0)]
-    """How much better another band order may explain a tile; see ``tasks.band_order``."""
+    """How much better another band order may explain a tile; see ``tasks.validation.band_order``."""
 
 
 class PackParams(Section):

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from models.bands import NORMALISATIONS
 from models.buckets import merge_s1, normalised_s2
 from models.checkpoint import checkpoint_config, write_checkpoint
+from models.hashing import hash_u64, uniform
 from models.initialisation import initialise
 from models.losses import barlow_twins, mix_views, mixup_consistency
-from models.hashing import hash_u64, uniform
 from models.teacher import Projector, Teacher
-from tasks.inputs import Inputs, view_inputs
-from tasks.launch import JOB, Job, run_training, train_as_worker
 from tasks.params import Params, PretrainParams
 from tasks.shards import ShardSet
 from tasks.stage import Stage, run_stage, stage_main
-from tasks.trainer import Batch, Objective
+from tasks.training.inputs import Inputs, view_inputs
+from tasks.training.launch import JOB, Job, run_training, train_as_worker
+from tasks.training.trainer import Batch, Objective
 from tasks.workspace import Workspace
 
 _MIX = 0x4D4958  # keeps the mixing draw apart from the view draws

@@ -40,9 +40,7 @@ def track(
         yield from _lines(items, label=label, total=total, start=start, unit=unit)
 
 
-def _bar(
-    items: Iterable[Item], *, label: str, total: int, start: int, unit: str
-) -> Iterator[Item]:
+def _bar(items: Iterable[Item], *, label: str, total: int, start: int, unit: str) -> Iterator[Item]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -4,7 +4,7 @@ The one idea: the page is made from manifests and outputs alone and holds everyt
 opens anywhere, without a network, and equal runs give equal pages.
 
 It deliberately computes no number that a stage has not written; what it draws is in
-``tasks.report_facts`` and its neighbours.
+``tasks.reporting.facts`` and its neighbours.
 """
 
 from pathlib import Path
@@ -15,13 +15,13 @@ from tasks.archive import open_archive
 from tasks.files import write_bytes
 from tasks.manifest import digest_of, read_manifest
 from tasks.params import Params, Section
-from tasks.report_facts import Run, page_facts
-from tasks.report_pictures import map_facts
+from tasks.reporting.facts import Run, page_facts
+from tasks.reporting.pictures import map_facts
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.workspace import Workspace
 
 PAGE = "index.html"
-TEMPLATE = "report_page.html.j2"
+TEMPLATE = "page.html.j2"
 
 
 def report(workspace: Workspace, params: Params) -> None:
@@ -47,7 +47,7 @@ def report(workspace: Workspace, params: Params) -> None:
 def render(facts: dict[str, object]) -> str:
     """Fill the page's template; a fact that the template names but does not get is an error."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

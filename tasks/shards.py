@@ -23,7 +23,11 @@ from tasks.files import sha256_of, write_json
 
 INDEX = "index.json"
 FORMAT = "tessera-shards/1"
-_STREAMS = {"s2": (len(S2_BANDS), pa.uint16()), "s1_asc": (2, pa.int16()), "s1_desc": (2, pa.int16())}
+_STREAMS = {
+    "s2": (len(S2_BANDS), pa.uint16()),
+    "s1_asc": (2, pa.int16()),
+    "s1_desc": (2, pa.int16()),
+}
 
 
 @dataclass(frozen=True, slots=True)

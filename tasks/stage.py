@@ -177,7 +177,7 @@ def _plan(
     for folder in folders.values():
         read_manifest(folder, verify=True)
     digests = {parent: digest_of(folder) for parent, folder in folders.items()} | inputs
-    facts = {
+    facts: dict[str, Any] = {
         "stage": name,
         "params": section.model_dump(mode="json"),
         "parents": digests,
@@ -264,7 +264,7 @@ def code_digest(workspace: Workspace, name: str) -> str:
     closure of the module.
     """
     graph = YAML(typ="safe").load((workspace.root / "dvc.yaml").read_text())["stages"]
-    deps = graph[name.split("@")[0]]["deps"]
+    deps = graph[name.split("@", maxsplit=1)[0]]["deps"]
     sources = {
         path.relative_to(workspace.root).as_posix(): sha256_of(path)
         for dep in deps

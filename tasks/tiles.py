@@ -135,7 +135,7 @@ def _read_region(ref: TileRef, shape: tuple[int, ...]) -> Array:
     path = ref.folder / REGION
     if not path.exists():
         return np.ones(shape, dtype=bool)
-    region = read_raster(path) != 0
+    region: Array = read_raster(path) != 0
     _require(ref, REGION, region, f"shape {tuple(shape)}", region.shape == tuple(shape))
     return region
 

@@ -6,7 +6,7 @@ that made them (``mlflow.parentRunId`` is the main parent, so the user interface
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,8 +21,8 @@ from tasks.workspace import QUIET, Workspace
 
 os.environ.update(QUIET)
 
-from mlflow import MlflowClient  # noqa: E402 - telemetry is off before MLflow is read
-from mlflow.entities import (  # noqa: E402
+from mlflow import MlflowClient
+from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
@@ -51,7 +51,7 @@ class Tracker:
     models_in: Mapping[str, str]
     """MLflow model of each parent stage that made one, by stage."""
 
-    def log_metrics(self, rows: list[Mapping[str, float]], *, step_key: str = "step") -> None:
+    def log_metrics(self, rows: Sequence[Mapping[str, float]], *, step_key: str = "step") -> None:
         """Log rows of named numbers, each with its step, in few requests."""
         now = int(time() * 1000)
         metrics = [

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.checks import Check, archive_checks
 from tasks.errors import ValidationFailed
-from tasks.expectations import judge
 from tasks.files import write_bytes, write_json
 from tasks.ingest import Catalogue, read_catalogue
 from tasks.params import Params, ValidateParams
 from tasks.progress import say, track
 from tasks.stage import Stage, run_stage, stage_main
-from tasks.statistics import Tables, measure_archive
-from tasks.verdict import Verdict
-from tasks.verdict_page import render
+from tasks.validation.checks import Check, archive_checks
+from tasks.validation.expectations import judge
+from tasks.validation.tables import Tables, measure_archive
+from tasks.validation.verdict import Verdict
+from tasks.validation.verdict_page import render
 from tasks.workspace import Workspace
 
 VERDICT = "verdict.json"

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, mlflow_template: Path) -> Iterator[Workspace]:
+def workspace(tmp_path: Path, mlflow_template: Path) -> Workspace:
     """A project folder with the real graph and settings, a lock file, and an empty registry."""
     repository = Path(__file__).parents[1]
     root = tmp_path / "project"
@@ -48,4 +47,4 @@ def workspace(tmp_path: Path, mlflow_template: Path) -> Iterator[Workspace]:
     found = Workspace(root)
     (found.state / "mlflow").mkdir(parents=True)
     shutil.copy(mlflow_template, found.state / "mlflow" / "mlflow.db")
-    yield found
+    return found

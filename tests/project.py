@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[1]
 SOURCES = ("flows", "tasks", "models", "infra", "dvc.yaml", "params.yaml", "pyproject.toml")
 MORE_SOURCES = ("prefect.yaml", ".gitignore")
 
-SMALL = {
+SMALL: dict[str, dict[str, object]] = {
     "validate": {"min_optical_dates": 10},
     "pack": {"rows_per_shard": 600},
     "pretrain": {
@@ -67,14 +67,13 @@ def make_project(root: Path, *, archive: str = "data", num_tiles: int = 3) -> Wo
     root.mkdir(parents=True)
     for name in (*SOURCES, *MORE_SOURCES):
         source = REPOSITORY / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        keywords = {"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}
-        copy(source, root / name, **keywords)
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, root / name)
     write_settings(root, SMALL | {"ingest": {"archive": archive}})
     if archive == "data":
-        config = SimulatorConfig(
-            seed=3, num_tiles=num_tiles, tile_size_px=20, years=(2021, 2022)
-        )
+        config = SimulatorConfig(seed=3, num_tiles=num_tiles, tile_size_px=20, years=(2021, 2022))
         write_archive(config, root / "data")
     run(root, "git", "init", "-q", "-b", "main")
     run(root, sys.executable, "-m", "dvc", "init", "-q")

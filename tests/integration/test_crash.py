@@ -29,8 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def count_writes(project: Path, stage: str, scratch: Path) -> int:
     """Run a stage once and return how many renames it makes."""
     counted = scratch / "writes.txt"
-    crash = {"CRASH_STAGE": stage, "CRASH_COUNT": str(counted), "PYTHONPATH": CRASH}
-    repro(project, "-s", "-f", stage, **crash)
+    repro(project, "-s", "-f", stage, CRASH_STAGE=stage, CRASH_COUNT=str(counted), PYTHONPATH=CRASH)
     return len(counted.read_text().splitlines())
 
 
@@ -46,8 +45,13 @@ def test_killed_stage_is_finished_by_a_rerun_with_the_same_bytes(
     # Before the first write, in the middle, and after the last but one: the output is built but
     # the stage has not ended. Each kill leaves its traces to the next run.
     for at in sorted({1, writes // 2, -(writes - 1)}):
-        crash = {"CRASH_STAGE": stage, "CRASH_AT": str(at), "PYTHONPATH": CRASH}
-        printed = repro(project, "-s", "-f", stage, code=255, **crash)
+        printed = repro(
+            *(project, "-s", "-f", stage),
+            code=255,
+            CRASH_STAGE=stage,
+            CRASH_AT=str(at),
+            PYTHONPATH=CRASH,
+        )
         assert "failed to run" in printed
     repro(project, "-s", stage)
     assert output_bytes(project) == expected

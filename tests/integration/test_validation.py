@@ -17,7 +17,7 @@ from tasks.params import read_params
 from tasks.simulate import write_archive
 from tasks.simulator.config import SimulatorConfig
 from tasks.validate import judge_archive, validate
-from tasks.verdict import Verdict
+from tasks.validation.verdict import Verdict
 from tasks.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[2]

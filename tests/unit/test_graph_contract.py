@@ -49,9 +49,7 @@ def test_stage_depends_on_the_outputs_that_its_code_reads(stage: str) -> None:
     source = (REPOSITORY / "tasks" / f"{stage}.py").read_text()
     found = re.search(r"parents=\(([^)]*)\)", source)
     literal = set(re.findall(r'"(\w+)"', found.group(1))) if found else set()
-    declared = {
-        dep.split("/")[1] for dep in STAGES[stage]["deps"] if dep.startswith("artifacts/")
-    }
+    declared = {dep.split("/")[1] for dep in STAGES[stage]["deps"] if dep.startswith("artifacts/")}
     assert literal <= declared
 
 
@@ -70,7 +68,7 @@ def test_students_of_the_graph_are_those_of_the_settings() -> None:
     assert STAGES["distill"]["matrix"]["size"] == list(settings["distill"]["students"])
 
 
-def test_each_heavy_library_has_one_importer(imports: grimp.ImportGraph) -> None:
+def test_each_heavy_library_has_one_importer() -> None:
     graph = grimp.build_graph("tasks", "models", "flows", include_external_packages=True)
     for library in ("mlflow", "deepspeed", "pyarrow", "great_expectations", "sklearn"):
         assert len(graph.find_modules_that_directly_import(library)) == 1, library

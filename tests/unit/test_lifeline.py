@@ -35,7 +35,7 @@ def start(script: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def inner_of(process: subprocess.Popen[str]) -> int:
-    return psutil.Process(process.pid).children(recursive=True)[-1].pid
+    return int(psutil.Process(process.pid).children(recursive=True)[-1].pid)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from models.dpixel import DPixels, Series
 from models.hashing import hash_u64, uniform
 from models.scores import chance_adjusted_accuracy, clipped_r2
 from tasks.archive import Archive
-from tasks.composites import QUANTILES, SEASON_STARTS, composite_features
+from tasks.evaluation.composites import QUANTILES, SEASON_STARTS, composite_features
+from tasks.evaluation.labels import Task, TaskTooSmall, read_tasks
+from tasks.evaluation.probes import folds_of, probe, resampled_scores
 from tasks.ingest import Catalogue, make_catalogue
-from tasks.labels import Task, TaskTooSmall, read_tasks
 from tasks.params import EvaluateParams
-from tasks.probes import folds_of, probe, resampled_scores
 from tasks.tiles import Array, read_tile
 
 Kind = Literal["classification", "regression"]

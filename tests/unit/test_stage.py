@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,12 @@ def write_two_files(stage: Stage) -> None:
     stage.counts["files"] = 2
 
 
-def run(workspace: Workspace, body=write_two_files, name: str = "ingest", parents=()) -> None:
+def run(
+    workspace: Workspace,
+    body: Callable[[Stage], None] = write_two_files,
+    name: str = "ingest",
+    parents: tuple[str, ...] = (),
+) -> None:
     params = read_params(workspace.params)
     run_stage(name, body, workspace=workspace, section=params.ingest, parents=parents)
 
@@ -66,7 +72,7 @@ def test_failing_rerun_keeps_the_old_output(workspace: Workspace) -> None:
     run(workspace)
     first = bytes_below(workspace.output("ingest"))
 
-    def fail(stage: Stage) -> None:
+    def fail(_stage: Stage) -> None:
         raise DigestMismatch("x", found="y", where="here", mend="Mend it.")
 
     with pytest.raises(DigestMismatch):
@@ -136,6 +142,7 @@ def test_child_run_points_to_the_run_that_made_its_parent(workspace: Workspace) 
     child, parent = runs["validate"], runs["ingest"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     digest = parent.data.tags["tessera.digest"]
+    assert child.inputs is not None
     assert [d.dataset.digest for d in child.inputs.dataset_inputs] == [digest[:36]]
 
 

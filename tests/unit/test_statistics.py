@@ -8,19 +8,19 @@ import pytest
 
 from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series, offsets_of
-from tasks.agreement import mask_fit, place_fit
-from tasks.band_order import best_order, detail_of, land_of, neighbour_ratios
-from tasks.checks import Check, archive_checks, digest_of_checks
-from tasks.expectations import judge, shard_verdict
-from tasks.optical_statistics import measure_optical, num_repeated, sampled_rows
 from tasks.params import ValidateParams, read_params
 from tasks.simulator.config import SimulatorConfig
 from tasks.simulator.tile import SimulatedTile, simulate_tile
-from tasks.statistics import shard_statistics
-from tasks.survey import survey_tile
 from tasks.tiles import TileRef
-from tasks.verdict import Failure, Verdict
-from tasks.verdict_page import render
+from tasks.validation.agreement import mask_fit, place_fit
+from tasks.validation.band_order import best_order, detail_of, land_of, neighbour_ratios
+from tasks.validation.checks import Check, archive_checks, digest_of_checks
+from tasks.validation.expectations import judge, shard_verdict
+from tasks.validation.optical import measure_optical, num_repeated, sampled_rows
+from tasks.validation.survey import survey_tile
+from tasks.validation.tables import shard_statistics
+from tasks.validation.verdict import Failure, Verdict
+from tasks.validation.verdict_page import render
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def write_tile(folder: Path, *, days: type[np.generic] = np.int16) -> dict[str, 
     """Write a small tile of random numbers in the public layout."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "bands": random.integers(1, 9000, (DATES, HEIGHT, WIDTH, len(S2_BANDS))).astype(np.uint16),
         "masks": random.integers(0, 2, (DATES, HEIGHT, WIDTH)).astype(np.uint8),
         "doys": np.arange(10, 10 + 5 * DATES, 5).astype(np.uint16),

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from models.dpixel import DPixels, Series
 from tasks.errors import DataError
 from tasks.files import write_json
-from tasks.launch import JOB
 from tasks.params import PretrainParams, read_params
 from tasks.shards import write_dpixels, write_index
-from tasks.trainer import _batches, learning_rate
+from tasks.training.launch import JOB
+from tasks.training.trainer import _batches, learning_rate
 
 pytestmark = pytest.mark.slow
 
@@ -81,17 +81,24 @@ def command(processes: int) -> list[str]:
     return [sys.executable, "-m", *launcher, "tasks.pretrain"]
 
 
-def train(work: Path, corpus: Path, processes: int = 1, **changes: object) -> list[dict]:
+def train(
+    work: Path, corpus: Path, processes: int = 1, **changes: object
+) -> list[dict[str, float]]:
     params = small(processes=processes, **changes)
     environment = write_job(work, corpus, params)
     done = subprocess.run(
-        command(processes), env=environment, cwd=REPOSITORY, capture_output=True, text=True
+        command(processes),
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return read_records(work)
 
 
-def read_records(work: Path) -> list[dict]:
+def read_records(work: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (work / "records.jsonl").read_text().splitlines()]
 
 
@@ -189,10 +196,10 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
 
 
 def test_batch_larger_than_the_corpus_is_refused_by_name(corpus: Path, tmp_path: Path) -> None:
-    from tasks.launch import Job
     from tasks.pretrain import TeacherObjective
-    from tasks.records import Recorder
-    from tasks.trainer import train as train_here
+    from tasks.training.launch import Job
+    from tasks.training.records import Recorder
+    from tasks.training.trainer import train as train_here
 
     params = small(batch_size=64)
     job = Job("pretrain", {}, {"pack": str(corpus)}, str(tmp_path))

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from tasks.verdict import Outcome, Verdict
+from tasks.validation.verdict import Outcome, Verdict
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from models.hashing import hash_u64
-from tasks.checkpoints import load_checkpoint, save_checkpoint
-from tasks.engine import Engine, join_world
 from tasks.errors import DataError
 from tasks.params import TrainingParams
 from tasks.progress import track
-from tasks.records import Recorder
+from tasks.training.checkpoints import load_checkpoint, save_checkpoint
+from tasks.training.engine import Engine, join_world
+from tasks.training.records import Recorder
 
 _EPOCH, _LENGTH = 0x45504F43, 0x4C454E47  # parts that keep the two draws independent
 
@@ -57,7 +57,7 @@ class Objective(Protocol):
 
 def train(
     objective: Objective, params: TrainingParams, work: Path, recorder: Recorder
-) -> dict[str, Tensor] | None:
+) -> dict[str, Tensor]:
     """Train to the last step, resuming from what ``work`` holds.
 
     Args:
@@ -67,14 +67,15 @@ def train(
         recorder: Takes every step's numbers on process 0.
 
     Returns:
-        The encoder's weights on process 0, ``None`` elsewhere.
+        The encoder's weights, whole on every process.
 
     Raises:
         DataError: The loss is not finite, or a batch needs more rows than the corpus has.
     """
     torch.set_num_threads(params.threads)
     torch.use_deterministic_algorithms(mode=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs as much as the step
+    # Filling fresh memory costs as much as the step, and nothing reads it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # untyped module property
     rank, world = join_world()
     _require_rows(objective.num_rows, params.batch_size)
     engine = Engine(objective.module, params, world)
@@ -99,7 +100,7 @@ def train(
             save_checkpoint(engine, work / "checkpoints", done, rank)
     weights = engine.weights(objective.encoder)
     engine.close()
-    return weights if rank == 0 else None
+    return weights
 
 
 def learning_rate(step: int, params: TrainingParams) -> float:
@@ -125,9 +126,7 @@ def _batches(
         yield Batch(step, rows, hash_u64(params.seed, positions), int(length))
 
 
-def _rows_at(
-    positions: npt.NDArray[np.int64], num_rows: int, seed: int
-) -> npt.NDArray[np.int64]:
+def _rows_at(positions: npt.NDArray[np.int64], num_rows: int, seed: int) -> npt.NDArray[np.int64]:
     """Return the rows at these positions of an endless sequence of shuffled epochs."""
     rows = np.empty_like(positions)
     for epoch in np.unique(positions // num_rows):

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from models.scores import composite
-from tasks.labels import Task
-from tasks.probes import Score
+from tasks.evaluation.labels import Task
+from tasks.evaluation.probes import Score
 
 _DECIMALS = 6
 _INTERVAL = (0.025, 0.975)

@@ -3,7 +3,7 @@
 The one idea: the whole suite is a tuple of plain values, so it can be read in one sitting, hashed,
 and recorded beside each verdict. Limits that depend on the archive come from ``params.yaml``; those
 that are facts of the format or of physics are written here, with where they come from. The checks
-know nothing of Great Expectations, which runs them (``tasks.expectations``).
+know nothing of Great Expectations, which runs them (``tasks.validation.expectations``).
 
 Not detectable, and therefore not claimed: ascending and descending files exchanged, all days
 shifted by the same number, and two visible bands exchanged on some dates only.
@@ -12,9 +12,9 @@ shifted by the same number, and two visible bands exchanged on some dates only.
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
-from tasks.band_order import NEIGHBOURS
 from tasks.files import canonical_json
 from tasks.params import ValidateParams
+from tasks.validation.band_order import NEIGHBOURS
 
 KEYS = ("tile", "sensor", "band")
 """Columns that address a row in every table; empty text where one does not apply."""
@@ -47,7 +47,7 @@ class Check:
     name: str
     """What is expected, in a few words with underscores."""
     table: str
-    """Table of ``tasks.statistics``, or ``shards``."""
+    """Table of ``tasks.validation.tables``, or ``shards``."""
     column: str
     """Measured column."""
     low: float | None

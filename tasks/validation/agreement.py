@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.bands import S2_BANDS
-from tasks.band_order import Flags, Floats
+from tasks.validation.band_order import Flags, Floats
 
 MIN_SIDE_PX = 32
 """Smallest tile side whose masks are held against its images."""

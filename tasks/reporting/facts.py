@@ -2,7 +2,7 @@
 
 The one idea: a function a section, each returning the variables that the template names for it.
 
-It deliberately opens no tile; maps are in ``tasks.report_pictures``.
+It deliberately opens no tile; maps are in ``tasks.reporting.pictures``.
 """
 
 import csv
@@ -16,8 +16,8 @@ from typing import Any
 from markupsafe import Markup
 
 from tasks.manifest import Manifest
-from tasks.report_charts import Line, line_chart, thin
-from tasks.report_lineage import lineage_drawing, short
+from tasks.reporting.charts import Line, line_chart, thin
+from tasks.reporting.lineage import lineage_drawing, short
 from tasks.scores import COMPOSITES, TEACHER, read_scores
 
 Facts = dict[str, Any]

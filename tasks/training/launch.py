@@ -22,9 +22,9 @@ from tasks.errors import StageFailed
 from tasks.files import write_json
 from tasks.lifeline import die_with_runner
 from tasks.params import TrainingParams
-from tasks.records import Recorder
 from tasks.stage import Stage
-from tasks.trainer import Objective, train
+from tasks.training.records import Recorder
+from tasks.training.trainer import Objective, train
 
 JOB = "TESSERA_JOB"
 """Environment variable that names ``job.json`` to a process of ``torchrun``."""
@@ -77,7 +77,6 @@ def run_training(
     recorder = Recorder(stage.work / "records.jsonl", stage.tracker.log_metrics)
     if params.processes == 1:
         weights = train(build(job, params), params, stage.work, recorder)
-        assert weights is not None  # process 0 of 1
     else:
         _torchrun(module_name, job, params.processes, recorder)
         weights = load_file(stage.work / _WEIGHTS)
@@ -118,7 +117,7 @@ def train_as_worker(
     params = params_type.model_validate(job.params)
     work = Path(job.work)
     weights = train(build(job, params), params, work, Recorder(work / "records.jsonl"))
-    if weights is not None:
+    if dist.get_rank() == 0:
         aside = work / f".{_WEIGHTS}.part"
         save_file(weights, aside)
         aside.replace(work / _WEIGHTS)

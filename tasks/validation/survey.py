@@ -3,7 +3,7 @@
 ``tasks.tiles`` reads strictly and stops at the first fault, which is right for every stage that
 computes with the arrays. Validation has to name all faults of all tiles at once, so this reader
 notes what is wrong with each file and hands on whatever can still be measured. It judges files
-only: what the numbers mean is measured in ``tasks.statistics``.
+only: what the numbers mean is measured in ``tasks.validation.tables``.
 """
 
 from collections.abc import Callable

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.checks import KEYS, Check, digest_of_checks, shard_checks
-from tasks.verdict import Failure, Outcome, Verdict
+from tasks.validation.checks import KEYS, Check, digest_of_checks, shard_checks
+from tasks.validation.verdict import Failure, Outcome, Verdict
 from tasks.workspace import QUIET
 
 _MOST_FAILURES = 5000  # named per check; the count is exact beyond it
@@ -70,7 +70,7 @@ def shard_verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
     """Judge the shards of d-pixels.
 
     Args:
-        rows: One ``tasks.statistics.shard_statistics`` a shard.
+        rows: One ``tasks.validation.tables.shard_statistics`` a shard.
 
     Returns:
         The verdict; a failure's ``tile`` is the shard's name.

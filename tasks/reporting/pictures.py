@@ -1,6 +1,6 @@
 """The maps of the report: which tiles, which label, which colours.
 
-It deliberately draws nothing itself; pixels become pictures in ``tasks.report_maps``.
+It deliberately draws nothing itself; pixels become pictures in ``tasks.reporting.maps``.
 """
 
 import json
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tasks.archive import Archive
-from tasks.labels import GROUP_LABEL
-from tasks.report_facts import Facts, Run
-from tasks.report_maps import Palette, embedding_maps, label_map, true_colours
+from tasks.evaluation.labels import GROUP_LABEL
+from tasks.reporting.facts import Facts, Run
+from tasks.reporting.maps import Palette, embedding_maps, label_map, true_colours
 from tasks.scores import read_scores
 from tasks.tiles import Array, read_raster
 

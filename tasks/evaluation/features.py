@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.archive import Archive
-from tasks.composites import composite_features
 from tasks.embedding import Encoder, embed_pixels
-from tasks.labels import Task
+from tasks.evaluation.composites import composite_features
+from tasks.evaluation.labels import Task
 from tasks.progress import track
 
 Features = npt.NDArray[np.float32]

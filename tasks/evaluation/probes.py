@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # sh
 
 from models.hashing import hash_u64, uniform
 from models.scores import balanced_accuracy, chance_adjusted_accuracy, clipped_r2
-from tasks.labels import Task
+from tasks.evaluation.labels import Task
 from tasks.params import EvaluateParams
 
 PROBE = "mean-fill, standardise, logistic C=0.1 balanced | ridge alpha=10; grouped k-fold /1"

@@ -2,11 +2,11 @@
 
 The one idea: a fault that keeps shapes and types intact still breaks physics. Dark targets are
 dark, so a left-in baseline offset lifts the darkest pixels; thick cloud is bright and white, so
-it may not be common among observations marked clear; bands have their order (``tasks.band_order``).
+it may not be common among observations marked clear; bands have their order (``tasks.validation.band_order``).
 Everything is counted per date, so a large tile needs no more memory than a small one; statistics
 that need many dates at once are taken from evenly spaced rows of pixels.
 
-It measures and does not judge: limits are in ``tasks.checks``.
+It measures and does not judge: limits are in ``tasks.validation.checks``.
 """
 
 from hashlib import sha256
@@ -16,9 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bands import S2_BANDS
-from tasks.agreement import mask_fit
-from tasks.band_order import Flags, Floats, best_order, detail_of, land_of, neighbour_ratios
 from tasks.tiles import Array
+from tasks.validation.agreement import mask_fit
+from tasks.validation.band_order import (
+    Flags,
+    Floats,
+    best_order,
+    detail_of,
+    land_of,
+    neighbour_ratios,
+)
 
 Row = dict[str, Any]
 

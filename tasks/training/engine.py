@@ -19,8 +19,8 @@ from tasks.params import TrainingParams
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-import deepspeed  # noqa: E402 - it reads DS_ACCELERATOR while it is imported
-from deepspeed.utils import logger as deepspeed_logger  # noqa: E402
+import deepspeed
+from deepspeed.utils import logger as deepspeed_logger
 
 _SINGLE = {
     "RANK": "0",

@@ -6,7 +6,7 @@ refuses anything: what cannot be measured is an empty cell, and the file that ca
 that says so.
 
 Tables: ``files`` (tile, sensor, file), ``tiles``, ``series`` (tile, sensor), ``bands`` (tile,
-sensor, band). The optical columns are made by ``tasks.optical_statistics``.
+sensor, band). The optical columns are made by ``tasks.validation.optical``.
 """
 
 from calendar import isleap
@@ -20,13 +20,13 @@ import pandas as pd
 
 from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series
-from tasks.agreement import place_fit
-from tasks.band_order import Flags
-from tasks.checks import KEYS
 from tasks.ingest import Catalogue, Entry
-from tasks.optical_statistics import measure_optical, num_repeated, sampled, sampled_rows
-from tasks.survey import S2, Survey, survey_tile
 from tasks.tiles import RADAR, Array
+from tasks.validation.agreement import place_fit
+from tasks.validation.band_order import Flags
+from tasks.validation.checks import KEYS
+from tasks.validation.optical import measure_optical, num_repeated, sampled, sampled_rows
+from tasks.validation.survey import S2, Survey, survey_tile
 
 Row = dict[str, Any]
 Tables = dict[str, pd.DataFrame]

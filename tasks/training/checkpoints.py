@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from tasks.engine import Engine
 from tasks.files import files_below, sha256_of, swap_folder, sync_tree, write_json
 from tasks.progress import say
+from tasks.training.engine import Engine
 
 _DIGESTS = "digests.json"
 _KEEP = 2

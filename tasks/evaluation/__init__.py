@@ -1,0 +1,1 @@
+"""Labels, features, probes and the leaderboard: from embeddings to downstream scores."""

@@ -1,0 +1,1 @@
+"""The pieces of the report page: facts, charts, maps, and the lineage drawing."""

@@ -1,0 +1,1 @@
+"""The loop, engine, checkpoints and records that teacher and students share."""

@@ -1,0 +1,1 @@
+"""What is measured of an archive, what is expected of it, and the verdict."""
