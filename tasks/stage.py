@@ -13,35 +13,29 @@ What a stage owes, in the order in which it happens:
 The stage's own code is a function ``body(stage)`` that fills ``stage.build``.
 """
 
-import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from tasks.errors import DigestMismatch, StageBusy, TesseraError
-from tasks.files import canonical_json, sha256_of, swap_folder, sync_tree, write_bytes, write_json
+from tasks.errors import DigestMismatch, TesseraError
+from tasks.files import canonical_json, sha256_of, swap_folder, sync_tree, write_bytes
 from tasks.lifeline import die_with_runner
+from tasks.lock import only_writer
 from tasks.manifest import MANIFEST, Manifest, describe_files, digest_of, read_manifest
 from tasks.params import Params, read_params
 from tasks.progress import say
+from tasks.provenance import write_provenance
 from tasks.tracking import Tracker, track_stage
 from tasks.workspace import Workspace, find_workspace
-
-_LOCK_WAIT_S = 24 * 3600.0
 
 
 @dataclass(slots=True)
@@ -111,49 +105,13 @@ def run_stage(
     """
     final = workspace.output(name)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _only_writer(final) as waited:
+    with only_writer(final) as waited:
         folders = {parent: workspace.output(parent) for parent in parents}
         plan = _plan(name, workspace, section, folders, dict(inputs or {}))
         if waited and (done := _finished_by_another(final, plan)):
             say(f"{name}: already made by the run that held the lock")
             return done
         return _execute(plan, body, workspace, folders)
-
-
-@contextmanager
-def _only_writer(final: Path) -> Iterator[bool]:
-    """Hold the lock beside ``final``; yields whether it had to be waited for."""
-    lock = FileLock(final.with_name(f".{final.name}.lock"))
-    holder = final.with_name(f".{final.name}.holder.json")
-    waited = False
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waited = True
-        say(f"{final.name}: waiting for {_describe_holder(holder)}")
-        try:
-            lock.acquire(timeout=_LOCK_WAIT_S)
-        except Timeout as error:
-            raise StageBusy(
-                "a free lock",
-                found=_describe_holder(holder),
-                where=str(lock.lock_file),
-                mend="Wait for that process, or end it; its lock goes with it.",
-            ) from error
-    try:
-        write_json(holder, {"pid": os.getpid(), "since": _now(), "door": _door()})
-        yield waited
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def _describe_holder(holder: Path) -> str:
-    try:
-        facts = json.loads(holder.read_text())
-        return f"process {facts['pid']} ({facts['door']}, since {facts['since']})"
-    except (OSError, ValueError):
-        return "a process that has just taken the lock"
 
 
 def _finished_by_another(final: Path, plan: Manifest) -> Manifest | None:
@@ -211,7 +169,7 @@ def _execute(
             "resumed": resumed,
             "mlflow_run": tracker.run_id,
         }
-        _write_provenance(workspace, manifest, provenance)
+        write_provenance(workspace, manifest, provenance)
         swap_folder(build, final)
     shutil.rmtree(work.parent, ignore_errors=True)
     say(f"{plan.stage}: done in {provenance['wall_s']:.1f} s, {_summary(manifest)}")
@@ -241,22 +199,6 @@ def _summary(manifest: Manifest) -> str:
     return f"{len(manifest.files)} files, {size / 1e6:.2f} MB" + (f" ({counts})" if counts else "")
 
 
-def _write_provenance(workspace: Workspace, manifest: Manifest, measured: dict[str, Any]) -> None:
-    commit, dirty = _commit(workspace.root)
-    content = {
-        "stage": manifest.stage,
-        "manifest": sha256(manifest.to_bytes()).hexdigest(),
-        "commit": commit,
-        "dirty": dirty,
-        "finished": _now(),
-        "door": _door(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        **measured,
-    }
-    write_json(workspace.artifacts / "provenance" / f"{manifest.stage}.json", content)
-
-
 def code_digest(workspace: Workspace, name: str) -> str:
     """Digest the source files that ``dvc.yaml`` declares for a stage.
 
@@ -277,27 +219,3 @@ def code_digest(workspace: Workspace, name: str) -> str:
 def _sources_of(path: Path) -> list[Path]:
     ours = [path] if path.is_file() else path.rglob("*")
     return [p for p in ours if p.is_file() and "__pycache__" not in p.parts]
-
-
-def _commit(root: Path) -> tuple[str | None, bool | None]:
-    """Return the commit and whether tracked files differ from it; ``None`` without a repository."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-
-
-def _door() -> str:
-    if "TESSERA_FLOW_RUN" in os.environ:
-        return f"prefect flow run {os.environ['TESSERA_FLOW_RUN']}"
-    return "dvc repro" if "DVC_STAGE" in os.environ else "by hand"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,8 +11,9 @@ REPOSITORY = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
 REPORTING = {
-    *("tasks", "models", "tasks.errors", "tasks.lifeline", "tasks.progress"),
-    *("tasks.params", "tasks.tracking", "tasks.workspace"),
+    *("tasks", "models", "tasks.errors", "tasks.lifeline", "tasks.lock"),
+    *("tasks.params", "tasks.progress", "tasks.provenance", "tasks.tracking"),
+    "tasks.workspace",
 }
 """Modules that cannot change an output's bytes: they report, find folders, or hand over settings
 (which DVC compares value by value). A reworded message must not retrain a teacher."""
