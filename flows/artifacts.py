@@ -7,8 +7,8 @@ import re
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks import outcome
-from tasks.journal import Journal
+from tasks.running import outcome
+from tasks.running.journal import Journal
 
 
 def key_of(*words: str) -> str:

@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.steps import run_stage
-from tasks.journal import Receipt
+from tasks.running.journal import Receipt
 
 STAGES = ("ingest", "validate", "pack")
 """Stages of ``dvc.yaml`` that belong here; a test holds them against the graph."""

@@ -17,9 +17,9 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows import data, release, student, teacher
 from flows.artifacts import show
 from flows.steps import journal_of_this_run
-from tasks.graph import share_out, stages_from
-from tasks.journal import Journal
 from tasks.params import set_archive, use_params
+from tasks.running.graph import share_out, stages_from
+from tasks.running.journal import Journal
 from tasks.workspace import find_workspace
 
 SECTIONS = {

@@ -1,6 +1,6 @@
 """The two Prefect tasks of the pipeline: run a stage, ask the gate.
 
-A task supervises one process (``tasks.reproduce``) and files its receipt; what the stage does is
+A task supervises one process (``tasks.running.reproduce``) and files its receipt; what the stage does is
 not known here. Prefect's own cache is off because DVC decides what is up to date, and two caches
 could disagree. The only failure that is tried again is one that time heals: another door at work.
 """
@@ -16,11 +16,11 @@ from prefect.runtime import flow_run
 from prefect.tasks import Task
 
 from flows.artifacts import key_of
-from tasks import reproduce
 from tasks.errors import StageBusy
-from tasks.journal import Journal, Receipt
-from tasks.outcome import mlflow_run
-from tasks.servers import mlflow_url
+from tasks.running import reproduce
+from tasks.running.journal import Journal, Receipt
+from tasks.running.outcome import mlflow_run
+from tasks.serving.servers import mlflow_url
 from tasks.workspace import Workspace, find_workspace
 
 _BUSY_RETRIES = 360

@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.futures import wait
 
 from flows.steps import end_stages_on_error, run_stage
-from tasks.journal import Receipt
+from tasks.running.journal import Receipt
 
 STAGES = ("distill",)
 """Stages of ``dvc.yaml`` that belong here; a test holds them against the graph."""

@@ -35,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 )
 def up() -> None:
     """Keep the servers up until Ctrl-C."""
-    from tasks import services
+    from tasks.serving import services
 
     if addresses := services.running(find_workspace()):
         typer.echo(f"Already up, by {addresses.owner} (process {addresses.pid}).")
@@ -65,8 +65,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the deployment ``tessera/full`` and print what it came to."""
-    from tasks.deployment import run_full
-    from tasks.outcome import render
+    from tasks.running.deployment import run_full
+    from tasks.running.outcome import render
 
     found = run_full(find_workspace(), params=params, archive=data, start=start, force=force)
     typer.echo(json.dumps(found.to_json()) if as_json else "\n" + render(found))

@@ -1,17 +1,17 @@
 """``tessera doctor``: what is wrong with this installation or project, and how to mend it.
 
 Every check answers, even when an earlier one fails: a broken thing is rarely alone. The checks
-themselves are in ``tasks.installation`` (never changes anything) and ``tasks.leftovers`` (with
+themselves are in ``tasks.diagnosis.installation`` (never changes anything) and ``tasks.diagnosis.leftovers`` (with
 ``--fix`` removes what a crash has left).
 """
 
 import json
 from collections.abc import Callable, Sequence
 
-from tasks import installation, leftovers
+from tasks.diagnosis import installation, leftovers
+from tasks.diagnosis.finding import Finding
 from tasks.errors import StageBusy, TesseraError
-from tasks.finding import Finding
-from tasks.graph import outdated, run_dvc
+from tasks.running.graph import outdated, run_dvc
 from tasks.workspace import Workspace
 
 _MARKS = {"ok": "+", "warn": "!", "fail": "x", "mended": "*"}

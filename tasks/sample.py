@@ -5,9 +5,9 @@ being stored, and its digest proves that it is the same.
 """
 
 from tasks.errors import DataError
-from tasks.graph import outdated
 from tasks.params import read_params
 from tasks.progress import say
+from tasks.running.graph import outdated
 from tasks.workspace import Workspace
 
 _FOLDER = "data"

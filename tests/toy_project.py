@@ -18,8 +18,8 @@ from typing import IO
 
 import psutil
 
-from tasks import processes
-from tasks.servers import MARK
+from tasks.running import processes
+from tasks.serving.servers import MARK
 
 REPOSITORY = Path(__file__).parents[1]
 STAGES = ("ingest", "validate", "pack", "pretrain", "cache_targets", "evaluate", "export", "report")
@@ -135,8 +135,8 @@ def make_toy(root: Path) -> Toy:
     (root / "tasks" / "promote.py").write_text(_GATE)
     for name in ("params.yaml", "prefect.yaml"):
         shutil.copy(REPOSITORY / name, root / name)
-    toy = Toy(root, *_free_ports(2))
-    (root / "pyproject.toml").write_text(_prefect_settings(toy.prefect_port))
+    toy = Toy(root, *free_ports(2))
+    (root / "pyproject.toml").write_text(prefect_settings(toy.prefect_port))
     (root / ".gitignore").write_text(".tessera/\nartifacts/\n__pycache__/\n")
     _write_graph(toy)
     (root / "data").mkdir()
@@ -149,7 +149,8 @@ def make_toy(root: Path) -> Toy:
 _DVC = (sys.executable, "-m", "dvc")
 
 
-def _prefect_settings(port: int) -> str:
+def prefect_settings(port: int) -> str:
+    """Return what `pyproject.toml` says of Prefect, with another port."""
     return f"""
 [tool.prefect]
 home = ".tessera/prefect"
@@ -197,7 +198,8 @@ def _stage(name: str, inputs: list[str], output: str) -> list[str]:
     ]
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
+    """Return ports that nothing listens on at this moment."""
     probes = [socket.socket() for _ in range(number)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tasks import doctor, installation, leftovers
-from tasks.finding import Finding
+from tasks import doctor
+from tasks.diagnosis import installation, leftovers
+from tasks.diagnosis.finding import Finding
 from tasks.tracking import experiment_id, open_client
 from tasks.workspace import Workspace
 from tests.toy_project import make_toy

@@ -11,9 +11,9 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
-from tasks import processes
-from tasks.journal import RUN_MARK, Journal
-from tasks.orchestrator import FlowRun, Orchestrator
+from tasks.running import processes
+from tasks.running.journal import RUN_MARK, Journal
+from tasks.serving.orchestrator import FlowRun, Orchestrator
 from tasks.workspace import Workspace
 from tests.toy_project import Toy, make_toy
 

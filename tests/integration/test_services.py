@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
-from tasks.orchestrator import Orchestrator
+from tasks.serving.orchestrator import Orchestrator
 from tests.toy_project import Toy, make_toy
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.errors import LineageError, ParamsError
-from tasks.graph import ancestors_of, items_of, outdated, share_out, stages, stages_from
+from tasks.running.graph import ancestors_of, items_of, outdated, share_out, stages, stages_from
 from tasks.workspace import Workspace
 from tests.toy_project import Toy, make_toy
 

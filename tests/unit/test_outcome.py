@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from tasks.journal import Receipt
-from tasks.outcome import mlflow_run, outcome, render, verdict
+from tasks.running.journal import Receipt
+from tasks.running.outcome import mlflow_run, outcome, render, verdict
 from tasks.workspace import Workspace
 
 RECEIPTS = [

@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks import processes
 from tasks.errors import StageFailed
-from tasks.journal import RUN_MARK, Journal, Receipt
+from tasks.running import processes
+from tasks.running.journal import RUN_MARK, Journal, Receipt
 from tasks.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_a_mark_finds_what_outlived_its_leader_in_a_session_of_its_own(tmp_path:
 
 def test_a_program_dies_with_whoever_started_it() -> None:
     code = (
-        "import os, subprocess, sys, time\nfrom tasks import processes\n"
+        "import os, subprocess, sys, time\nfrom tasks.running import processes\n"
         "c = processes.start(['sleep', '600'], folder='.', environment=os.environ,"
         " output=subprocess.DEVNULL)\nprint(c.pid, flush=True)\ntime.sleep(600)"
     )

@@ -2,7 +2,7 @@
 
 ``dvc.yaml`` is the one place where the graph is written. DVC's command line resolves its variables
 and matrices and answers in text that is stable across versions (``dag --dot``, ``status --json``);
-its Python internals are not used. What is not here: running a stage (``tasks.reproduce``).
+its Python internals are not used. What is not here: running a stage (``tasks.running.reproduce``).
 """
 
 import json

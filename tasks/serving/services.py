@@ -18,12 +18,18 @@ from time import sleep
 import psutil
 from filelock import FileLock, Timeout
 
-from tasks import processes
 from tasks.errors import TesseraError
 from tasks.files import write_json
-from tasks.orchestrator import Orchestrator, orchestrator
 from tasks.progress import say
-from tasks.servers import MARK, create_tracking_store, start_mlflow, start_prefect, start_worker
+from tasks.running import processes
+from tasks.serving.orchestrator import Orchestrator, orchestrator
+from tasks.serving.servers import (
+    MARK,
+    create_tracking_store,
+    start_mlflow,
+    start_prefect,
+    start_worker,
+)
 from tasks.workspace import Workspace
 
 _CANCEL_S = 60.0

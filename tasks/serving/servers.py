@@ -2,7 +2,7 @@
 
 They are programs and addresses; nothing here imports Prefect or MLflow. A server that belongs to
 this project and answers already is used as it is; a port in use by anybody else is an error that
-names the program. When they start and end together is decided in ``tasks.services``.
+names the program. When they start and end together is decided in ``tasks.serving.services``.
 """
 
 import os
@@ -18,9 +18,9 @@ from urllib.request import urlopen
 
 import psutil
 
-from tasks import processes
 from tasks.errors import TesseraError
-from tasks.orchestrator import POOL, Orchestrator, orchestrator
+from tasks.running import processes
+from tasks.serving.orchestrator import POOL, Orchestrator, orchestrator
 from tasks.workspace import Workspace
 
 MARK = "TESSERA_SERVICES"

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from tasks import processes
 from tasks.errors import StageFailed
+from tasks.running import processes
 from tasks.workspace import Workspace
 
 RUN_MARK = "TESSERA_FLOW_RUN"

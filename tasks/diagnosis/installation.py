@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tasks.finding import Finding, State
+from tasks.diagnosis.finding import Finding, State
 from tasks.workspace import Workspace
 
 _PYTHON = (3, 11)

@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tasks import processes
 from tasks.errors import LineageError, StageBusy, StageFailed
-from tasks.graph import BUSY
-from tasks.journal import RUN_MARK, Journal, Receipt, Status
 from tasks.manifest import digest_of
+from tasks.running import processes
+from tasks.running.graph import BUSY
+from tasks.running.journal import RUN_MARK, Journal, Receipt, Status
 
 PROMOTE = "promote"
 """Name of the promotion step in receipts and summaries."""

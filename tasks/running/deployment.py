@@ -11,14 +11,14 @@ from pathlib import Path
 from time import sleep
 
 from tasks.errors import StageBusy, StageFailed
-from tasks.graph import outdated, stages
-from tasks.journal import Journal, Receipt
-from tasks.orchestrator import DEPLOYMENT, FlowRun, Orchestrator, orchestrator
-from tasks.outcome import Outcome, outcome
 from tasks.params import set_archive, use_params
 from tasks.progress import say
-from tasks.reproduce import promote
-from tasks.services import ServicesBusy, ended_by_signals, running, services
+from tasks.running.graph import outdated, stages
+from tasks.running.journal import Journal, Receipt
+from tasks.running.outcome import Outcome, outcome
+from tasks.running.reproduce import promote
+from tasks.serving.orchestrator import DEPLOYMENT, FlowRun, Orchestrator, orchestrator
+from tasks.serving.services import ServicesBusy, ended_by_signals, running, services
 from tasks.workspace import Workspace
 
 _OWNER = "tessera run"

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.journal import Receipt
-from tasks.reproduce import PROMOTE
+from tasks.running.journal import Receipt
+from tasks.running.reproduce import PROMOTE
 from tasks.workspace import Workspace
 
 _MARKS = {"failed": "x", "kept": "="}

@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from tasks.diagnosis.finding import Finding
 from tasks.files import write_json
-from tasks.finding import Finding
-from tasks.orchestrator import FlowRun, orchestrator
+from tasks.serving.orchestrator import FlowRun, orchestrator
 from tasks.workspace import Workspace
 
 _NAMED = 5

@@ -1,0 +1,1 @@
+"""The servers of a workspace: Prefect with its worker, and the MLflow user interface."""

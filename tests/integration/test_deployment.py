@@ -1,0 +1,129 @@
+"""The real pipeline through the real deployment, as the README says, with browser and kills."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+
+from tasks.tracking import open_client
+from tasks.workspace import Workspace
+from tests.project import make_project, output_bytes, repro
+from tests.toy_project import Toy, free_ports, prefect_settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("deployment")]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+    """A real, small project whose servers are up and whose flow has run once."""
+    root = make_project(tmp_path_factory.mktemp("deployment") / "project").root
+    site = Toy(root, *free_ports(2))
+    (root / "pyproject.toml").write_text(prefect_settings(site.prefect_port))
+    with site.up():
+        done = site.python("prefect", "deployment", "run", "tessera/full", "--watch")
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield site
+
+
+def ask(site: Toy, path: str, **body: Any) -> list[dict[str, Any]]:
+    request = Request(  # noqa: S310 - our own server
+        f"{site.api}/{path}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urlopen(request) as answer:  # noqa: S310
+        found: list[dict[str, Any]] = json.load(answer)
+    return found
+
+
+def test_stages_speak_in_the_prefect_log_and_results_are_artifacts(site: Toy) -> None:
+    pages = [row["message"] for o in range(0, 1000, 200) for row in _logs(site, o)]
+    said = "\n".join(pages)
+    for stage in ("ingest", "pack", "pretrain", "distill@N", "export", "report"):
+        assert re.search(rf"{stage}: done in", said), stage
+    artifacts = ask(site, "artifacts/filter", limit=200)
+    texts = {row["key"]: str(row["data"]) for row in artifacts}
+    assert any("expectations" in text.lower() for text in texts.values())
+    assert any("land_cover" in text or "composite" in text.lower() for text in texts.values())
+    assert sum("/#/runs/" in text or "/runs/" in text for text in texts.values()) >= 8
+
+
+def _logs(site: Toy, offset: int) -> list[dict[str, Any]]:
+    return ask(site, "logs/filter", limit=200, offset=offset)
+
+
+def test_the_best_student_is_staged_and_its_lineage_is_connected(site: Toy) -> None:
+    workspace = Workspace(site.root)
+    client = open_client(workspace)
+    scores = json.loads((workspace.output("evaluate") / "scores.json").read_text())
+    version = client.get_model_version_by_alias("tessera-student", "staging")
+    student = client.get_run(str(version.run_id))
+    assert student.data.tags["tessera.stage"] == f"distill@{scores['best']}"
+    chain = [student]
+    while parent := chain[-1].data.tags.get("mlflow.parentRunId"):
+        chain.append(client.get_run(parent))
+    stages = [run.data.tags["tessera.stage"] for run in chain]
+    assert stages[1:] == ["cache_targets", "pretrain", "pack", "validate", "ingest"]
+
+
+def test_both_doors_agree_on_what_is_up_to_date(site: Toy) -> None:
+    assert "Data and pipelines are up to date" in repro(site.root)
+
+
+def test_stage_killed_under_prefect_fails_the_flow_and_the_next_run_continues(site: Toy) -> None:
+    expected = output_bytes(site.root)
+    shutil.rmtree(site.root / "artifacts" / "pretrain")
+    shutil.rmtree(site.root / ".dvc" / "cache" / "runs")
+    flow = site.start("prefect", "deployment", "run", "tessera/full", "--watch")
+    work = site.root / ".tessera" / "work" / "pretrain"
+    site.wait_for(lambda: bool(list(work.glob("*/records.jsonl"))))
+    stages = [
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == str(site.root)
+        and "tasks.pretrain" in (process.info["cmdline"] or [])
+    ]
+    assert stages
+    for process in stages:
+        os.kill(process.pid, signal.SIGKILL)
+    assert flow.wait(timeout=300) == 1
+    done = site.python("prefect", "deployment", "run", "tessera/full", "--watch")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert output_bytes(site.root) == expected
+
+
+def test_pages_open_in_a_browser(site: Toy, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    report = (site.root / "artifacts" / "report" / "index.html").as_uri()
+    experiment = open_client(Workspace(site.root)).get_experiment_by_name("tessera")
+    assert experiment is not None
+    mlflow = f"http://127.0.0.1:{site.mlflow_port}/#/experiments/{experiment.experiment_id}/runs"
+    prefect = f"http://127.0.0.1:{site.prefect_port}/runs"
+    for url, word in ((report, "Lineage"), (mlflow, "pretrain"), (prefect, "tessera")):
+        assert word in _page(browser, url, tmp_path), url
+
+
+def _page(browser: str, url: str, scratch: Path) -> str:
+    """Return the document that a browser shows after the scripts of the page have run."""
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    rest = ["--disable-component-update", "--disable-sync", "--virtual-time-budget=30000"]
+    command = [browser, "--headless", "--no-sandbox", *quiet, *rest, "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"--user-data-dir={scratch / 'profile'}", url],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=180,
+    )
+    return done.stdout
