@@ -17,7 +17,7 @@ up: setup ## Prefect server, worker and MLflow UI, until Ctrl-C
 	tessera up
 
 test: setup ## All tests (minutes); the same that CI runs
-	pytest -n 2 --dist worksteal
+	pytest -n 2 --dist loadgroup
 
 test-fast: setup ## The tests that need no server, no DVC and no training
 	pytest -n 2 -m "not slow"
@@ -42,5 +42,5 @@ format: setup ## Format and mend what can be mended
 lock: ## Resolve the pins of infra/lock/requirements.in again (needs uv)
 	sh infra/lock/update.sh
 
-clean: ## Remove outputs and state, keep the environment and the sample
+clean: ## Remove outputs, registry, runs and the local DVC remote; keep environment and sample
 	rm -rf artifacts .tessera

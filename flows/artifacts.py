@@ -1,9 +1,12 @@
 """What a flow run shows in Prefect's pages: verdict, scores, stages.
 
 Each page is a view of a file that a stage wrote or of the run's receipts; nothing is computed here.
+A run shows only what its own stages brought about: results that an earlier run left are not its own.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
@@ -16,11 +19,24 @@ def key_of(*words: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())
 
 
+@contextmanager
+def shown(journal: Journal) -> Iterator[None]:
+    """Publish what a run did when the block ends; its own error goes before one of the pages."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            show(journal)
+        finally:
+            raise error
+    show(journal)
+
+
 def show(journal: Journal) -> None:
     """Publish the verdict, the scores and the stages of a run, as far as it came."""
-    if found := outcome.verdict(journal.workspace):
+    if found := outcome.verdict_of_run(journal):
         create_markdown_artifact(_verdict_page(found), key="validation")
-    rows = [{"model": m} | by for m, by in outcome.scores(journal.workspace).items()]
+    rows = [{"model": m} | by for m, by in outcome.scores_of_run(journal).items()]
     if rows:
         create_table_artifact(rows, key="scores", description="Composite scores by prefix")
     stages = [

@@ -15,7 +15,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import data, release, student, teacher
-from flows.artifacts import show
+from flows.artifacts import shown
 from flows.steps import journal_of_this_run
 from tasks.params import set_archive, use_params
 from tasks.running.graph import share_out, stages_from
@@ -42,7 +42,7 @@ def tessera(
     archive: str | None = None,
     start: str | None = None,
     force: bool = False,
-    students_at_once: int = 1,
+    students_at_once: int = 2,
 ) -> dict[str, str]:
     """Run the pipeline from the raw archive to a promoted student and embedding tiles.
 
@@ -70,11 +70,9 @@ def tessera(
     todo = share_out(stages_from(workspace, start), SECTIONS)
     # The cast: Prefect types a runner by its futures, and takes only the abstract kind here.
     side_by_side = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(students_at_once))
-    try:
+    with shown(journal):
         data.data(todo["data"], force)
         teacher.teacher(todo["teacher"], force)
         student.student.with_options(task_runner=side_by_side)(todo["student"], force)
         release.release(todo["release"], force)
-    finally:
-        show(journal)
     return {receipt.stage: receipt.status for receipt in journal.receipts()}

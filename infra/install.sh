@@ -25,6 +25,7 @@ if ! pip install --quiet --no-deps --require-hashes -r infra/lock/torch-cpu.txt 
 fi
 pip install --quiet --no-deps --no-build-isolation --editable .
 
+mkdir -p .tessera
 # DVC's site cache stays in the project too; the path must be absolute, so it is local configuration.
 if [ -d .dvc ]; then
     .venv/bin/dvc config --local core.site_cache_dir "$PWD/.tessera/dvc-site"

@@ -1,11 +1,14 @@
 """The command line ``tessera``: thin doors, each opening one task.
 
 Heavy libraries are imported inside the commands, so that ``tessera --help`` answers at once. A user's
-error is one line on standard error and exit code 1; only success exits with 0.
+error is one line on standard error and exit code 1; only success exits with 0. With ``--json`` standard
+output is one JSON document and nothing else.
 """
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -29,9 +32,18 @@ _REFUSED_EXIT = 3
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
+@contextmanager
+def _talk(as_json: bool) -> Iterator[None]:
+    """Send what is said on the way to standard error if standard output is to be JSON."""
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        yield
+
+
 @app.command(
     help="Keep the servers up until Ctrl-C.\n\n"
-    "Prefect shows the runs, MLflow the experiments. Then, in another terminal: prefect deployment run tessera/full --watch"
+    "Prefect shows the runs, MLflow the experiments. "
+    "What is served already is used as it is: another Prefect server by PREFECT_API_URL, another MLflow by MLFLOW_TRACKING_URI.\n\n"
+    "Example: tessera up, and in another terminal: prefect deployment run tessera/full --watch"
 )
 def up() -> None:
     """Keep the servers up until Ctrl-C."""
@@ -68,7 +80,8 @@ def run(
     from tasks.running.deployment import run_full
     from tasks.running.outcome import render
 
-    found = run_full(find_workspace(), params=params, archive=data, start=start, force=force)
+    with _talk(as_json):
+        found = run_full(find_workspace(), params=params, archive=data, start=start, force=force)
     typer.echo(json.dumps(found.to_json()) if as_json else "\n" + render(found))
 
 
@@ -86,12 +99,16 @@ def doctor(
     """Print the findings; exit with 1 if one of them is a failure."""
     from tasks.doctor import examine, render, to_json
 
-    findings = examine(find_workspace(), fix=fix)
+    with _talk(as_json):
+        findings = examine(find_workspace(), fix=fix)
     typer.echo(to_json(findings) if as_json else render(findings))
     raise typer.Exit(any(finding.state == "fail" for finding in findings))
 
 
-@app.command(help="Make the sample archive.\n\nWrites data/ with the bytes that data.dvc pins.")
+@app.command(
+    help="Make the sample archive.\n\nWrites data/ with the bytes that data.dvc pins.\n\n"
+    "Example: tessera sample"
+)
 def sample() -> None:
     """Write the simulated archive and hold it against its pin."""
     from tasks.sample import make_sample
@@ -117,17 +134,22 @@ def promote(
     workspace = find_workspace()
     params = read_params(workspace.params)
     named = params.promote.model_copy(update={"model": model})
-    done = ask_gate(workspace, params.model_copy(update={"promote": named}), to=to)
+    with _talk(as_json):
+        done = ask_gate(workspace, params.model_copy(update={"promote": named}), to=to)
     text = f"{done.model} version {done.version} is {done.alias}: {done.text}"
     typer.echo(json.dumps(asdict(done)) if as_json else text)
 
 
-@app.command(help="Show which model is where, and why.")
+@app.command(
+    help="Show which model is where, and why.\n\n"
+    "Examples: tessera registry | tessera registry --json"
+)
 def registry(as_json: AsJson = False) -> None:
     """List every version of every registered model."""
     from tasks.registry import registry as list_versions
 
-    versions = list_versions(find_workspace())
+    with _talk(as_json):
+        versions = list_versions(find_workspace())
     if as_json:
         typer.echo(json.dumps([version.to_json() for version in versions]))
         return

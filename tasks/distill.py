@@ -68,9 +68,13 @@ class StudentObjective:
         _require_same(dpixels.pixel_id, self.pixel_id[batch.rows])
         s2 = normalised_s2(dpixels, self.normalisation)
         s1 = merge_s1(dpixels, self.normalisation)
-        dropout = self.params.modality_dropout
-        view = view_inputs(s2, s1, batch.view_length, batch.seeds, dropout)
-        target = torch.from_numpy(self.targets[batch.rows].astype(np.float32))
+        device = next(module.parameters()).device
+        view = view_inputs(
+            *(s2, s1, batch.view_length, batch.seeds),
+            dropout=self.params.modality_dropout,
+            device=device,
+        )
+        target = torch.from_numpy(self.targets[batch.rows].astype(np.float32)).to(device)
         return module(view, target), {"view_length": float(batch.view_length)}
 
 

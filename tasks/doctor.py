@@ -24,28 +24,30 @@ def examine(workspace: Workspace, *, fix: bool = False) -> list[Finding]:
         workspace: The project.
         fix: Mend what can be mended without losing anything.
     """
-    return [
-        installation.check_python(),
-        installation.check_locked_versions(workspace),
-        installation.check_torch(),
-        installation.check_compiler(),
-        installation.check_git(workspace),
-        installation.check_disk(workspace),
-        asked("data", lambda: check_data(workspace)),
-        asked("DVC remote", lambda: check_remote(workspace)),
-        leftovers.check_dvc_locks(workspace, fix=fix),
-        leftovers.check_stage_holders(workspace, fix=fix),
-        leftovers.check_half_built(workspace, fix=fix),
-        leftovers.check_extension_locks(fix=fix),
-        *leftovers.check_experiments(workspace, fix=fix),
-        asked("flow runs", lambda: leftovers.check_flow_runs(workspace, fix=fix)),
-    ]
+    checks: dict[str, Callable[[], Finding]] = {
+        "python": installation.check_python,
+        "locked versions": lambda: installation.check_locked_versions(workspace),
+        "torch": installation.check_torch,
+        "compiler": installation.check_compiler,
+        "git": lambda: installation.check_git(workspace),
+        "disk": lambda: installation.check_disk(workspace),
+        "data": lambda: check_data(workspace),
+        "DVC remote": lambda: check_remote(workspace),
+        "DVC locks": lambda: leftovers.check_dvc_locks(workspace, fix=fix),
+        "stage locks": lambda: leftovers.check_stage_holders(workspace, fix=fix),
+        "half-built outputs": lambda: leftovers.check_half_built(workspace, fix=fix),
+        "compiler locks": lambda: leftovers.check_extension_locks(fix=fix),
+        "experiments": lambda: leftovers.check_experiments(workspace, fix=fix),
+        "project folder": lambda: leftovers.check_project_folder(workspace),
+        "flow runs": lambda: leftovers.check_flow_runs(workspace, fix=fix),
+    }
+    return [asked(name, check) for name, check in checks.items()]
 
 
 def check_data(workspace: Workspace) -> Finding:
     """Check that the raw archive is there with the bytes that ``data.dvc`` pins."""
     if not (workspace.root / "data.dvc").is_file():
-        mend = "Pin the archive: dvc add data (or make the sample: tessera sample)"
+        mend = "Pin the archive: dvc add data (or take the sample: tessera sample)"
         return Finding("data", "warn", "no data.dvc", mend)
     if not (workspace.root / "data").is_dir():
         return Finding("data", "fail", "no data/", "tessera sample, or: dvc pull data.dvc")
@@ -67,13 +69,16 @@ def check_remote(workspace: Workspace) -> Finding:
 
 
 def asked(name: str, check: Callable[[], Finding]) -> Finding:
-    """Make a check, taking the failure of a program that it asks for an answer."""
+    """Make a check, taking a failure for an answer: a program that refuses, a file that is broken."""
     try:
         return check()
     except StageBusy as error:
         return Finding(name, "ok", f"not judged while a stage runs: {error.found}")
     except TesseraError as error:
         return Finding(name, "fail", error.found, error.mend)
+    except (OSError, ValueError) as error:
+        mend = "Mend or remove what it names, then ask again."
+        return Finding(name, "fail", f"{type(error).__name__}: {error}", mend)
 
 
 def render(findings: Sequence[Finding]) -> str:

@@ -8,6 +8,7 @@
     |-- StageBusy              another process is running the same stage
     |-- StageFailed            a stage run by somebody else ended with an error
     |-- LineageError           a parent is missing or does not fit
+    |-- TrackingError        the MLflow store does not answer
     `-- PromotionRefused       the gate kept the incumbent
 
 Each message says what was expected, what was found, where, and what to do. ``ValueError`` belongs
@@ -56,6 +57,10 @@ class StageFailed(TesseraError):
 
 class LineageError(TesseraError):
     """A parent's manifest is missing, incomplete, or of another kind."""
+
+
+class TrackingError(TesseraError):
+    """The MLflow store cannot be read or written."""
 
 
 class PromotionRefused(TesseraError):

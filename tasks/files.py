@@ -50,6 +50,15 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, canonical_json(value).encode())
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -68,11 +77,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 def sync_tree(folder: Path) -> None:
     """Flush every file and folder below ``folder`` to the disk."""
     for path in files_below(folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(path)
     for inner in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
         sync_folder(inner)
 

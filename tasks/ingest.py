@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.errors import DigestMismatch
 from tasks.files import canonical_json, sha256_of, write_json
-from tasks.params import Params
+from tasks.params import Params, Section, read_params
 from tasks.progress import track
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.tiles import TileRef, find_labels, find_tiles, tiles_root
@@ -54,6 +54,14 @@ class Catalogue:
         """
         entry = self.entries[index]
         ref = TileRef(entry.key, tiles_root(self.archive) / entry.key)
+        added = {path.name for path in _files_of(ref.folder)} - entry.files.keys()
+        if added:
+            raise DigestMismatch(
+                "only the files that were ingested",
+                found=", ".join(sorted(added)),
+                where=str(ref.folder),
+                mend="The archive changed after ingest. Remove them, or run: dvc repro ingest",
+            )
         for name, recorded in entry.files.items():
             _check(ref.folder / name, recorded)
         return ref
@@ -100,7 +108,7 @@ def make_catalogue(archive: Path) -> list[Entry]:
 
 
 def _entry(archive: Path, ref: TileRef) -> Entry:
-    files = {path.name: _describe(path) for path in sorted(ref.folder.iterdir()) if path.is_file()}
+    files = {path.name: _describe(path) for path in _files_of(ref.folder)}
     labels = {
         name: _describe(path) | {"path": path.relative_to(archive).as_posix()}
         for name, path in find_labels(archive, ref).items()
@@ -108,14 +116,21 @@ def _entry(archive: Path, ref: TileRef) -> Entry:
     return Entry(ref.key, ref.year, files, labels)
 
 
+def _files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
 def _describe(path: Path) -> dict[str, Any]:
     return {"sha256": sha256_of(path), "size": path.stat().st_size}
 
 
 def read_catalogue(workspace: Workspace, folder: Path) -> Catalogue:
-    """Read the catalogue that ``ingest`` wrote into its output ``folder``."""
+    """Read the catalogue that ``ingest`` wrote into its output ``folder``.
+
+    Where the archive lies is a setting, not content: moved, it is still the same archive.
+    """
     content = json.loads((folder / CATALOGUE).read_text())
-    archive = workspace.root / content["archive"]
+    archive = workspace.root / read_params(workspace.params).ingest.archive
     return Catalogue(archive, tuple(Entry(**entry) for entry in content["tiles"]))
 
 
@@ -123,7 +138,7 @@ def ingest(workspace: Workspace, params: Params) -> None:
     """Run the stage."""
     archive = workspace.root / params.ingest.archive
     entries = make_catalogue(archive)
-    content = {"archive": params.ingest.archive, "tiles": [asdict(entry) for entry in entries]}
+    content = {"tiles": [asdict(entry) for entry in entries]}
     digest = sha256(canonical_json(content).encode()).hexdigest()
 
     def body(stage: Stage) -> None:
@@ -138,7 +153,7 @@ def ingest(workspace: Workspace, params: Params) -> None:
         "ingest",
         body,
         workspace=workspace,
-        section=params.ingest,
+        section=Section(),
         inputs={"archive": digest},
     )
 

@@ -3,6 +3,9 @@
 The one idea: the decision is written and flushed before the alias moves, and its end afterwards. A
 crash in between leaves a decision without an end, which the next promoter finishes; nothing is ever
 rewritten. One JSON object a line; a last line that a crash has cut off is no line.
+
+Decisions: ``promote`` moves an alias, ``renew`` replaces the scores of the version that holds it,
+``refuse`` changes nothing. An end that begins with ``given up`` says that nothing was done.
 """
 
 import getpass
@@ -16,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.files import sync_folder
+
+GIVEN_UP = "given up"
+"""How the outcome of a decision that changed nothing begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,22 @@ class Ledger:
         ended = {line["number"] for line in lines if line["event"] == "finished"}
         decided = (line for line in lines if line["event"] == "decided")
         return [d for d in decided if d["decision"] == "promote" and d["number"] not in ended]
+
+    def moves_of(self, model: str) -> list[dict[str, Any]]:
+        """Return the decisions to move an alias of a model, oldest first, but those given up."""
+        lines = list(self.lines())
+        void = {
+            line["number"]
+            for line in lines
+            if line["event"] == "finished" and line["outcome"].startswith(GIVEN_UP)
+        }
+        return [
+            line
+            for line in lines
+            if line.get("decision") == "promote"
+            and line["model"] == model
+            and line["number"] not in void
+        ]
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield every whole line."""

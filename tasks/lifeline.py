@@ -14,16 +14,23 @@ import select
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 
 _PR_SET_PDEATHSIG = 1
+PARENT = "TESSERA_PARENT"
+"""Environment variable with the process id of the parent that is meant."""
+
 _SHELLS = {"sh", "dash", "bash", "zsh", "ksh", "fish"}
 
 
 def tie_to_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends; exit if it has ended already."""
-    parent = os.getppid()
+    """Ask the kernel to kill this process when its parent ends; exit if it has ended already.
+
+    ``TESSERA_PARENT`` names the parent that is meant: it may have ended before this was called.
+    """
+    parent = int(os.environ.pop(PARENT, os.getppid()))
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -40,6 +47,9 @@ def die_with_runner() -> None:
         return
     tie_to_parent()
     ancestors = _ancestors_through_shells()
+    if "DVC_STAGE" in os.environ and not _runs_dvc(ancestors[-1:]):
+        # The imports before this call took seconds, and DVC was killed meanwhile.
+        os.kill(os.getpid(), signal.SIGKILL)
     if ancestors and sys.platform == "linux":
         threading.Thread(target=_watch, args=(ancestors,), daemon=True, name="lifeline").start()
 
@@ -51,6 +61,15 @@ def _ancestors_through_shells() -> list[int]:
         if ancestor.name() not in _SHELLS:
             break
     return pids
+
+
+def _runs_dvc(pids: list[int]) -> bool:
+    """Return whether the nearest ancestor that is no shell is DVC."""
+    try:
+        words = [word for pid in pids for word in psutil.Process(pid).cmdline()]
+    except psutil.Error:
+        return False
+    return any(Path(word).name == "dvc" for word in words)
 
 
 def _watch(pids: list[int]) -> None:

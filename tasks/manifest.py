@@ -36,7 +36,7 @@ class Manifest:
     code: str
     """SHA-256 over the source files that ``dvc.yaml`` declares for the stage."""
     lock: str
-    """SHA-256 of the locked requirements."""
+    """SHA-256 over the lock files."""
     counts: dict[str, float]
     """What was made, counted: tiles, d-pixels, steps, parameters."""
     files: dict[str, dict[str, Any]]
@@ -72,9 +72,15 @@ def digest_of(folder: Path) -> str:
             f"a finished output with {MANIFEST}",
             found="no manifest" if folder.exists() else "nothing",
             where=str(folder),
-            mend=f"Run the stage that makes it: dvc repro {folder.name}",
+            mend=f"Run the stage that makes it: dvc repro {stage_of(folder)}",
         )
     return sha256_of(path)
+
+
+def stage_of(folder: Path) -> str:
+    """Return the address of the stage that makes an output folder, e.g. ``distill@N``."""
+    parent = folder.parent.name
+    return folder.name if parent == "artifacts" else f"{parent}@{folder.name}"
 
 
 def read_manifest(folder: Path, *, verify: bool = False) -> Manifest:

@@ -106,9 +106,10 @@ class TrainingParams(Section):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainingParams":
-        if self.batch_size % self.processes:
+        if self.batch_size % (2 * self.processes):
             raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of processes {self.processes}"
+                f"batch_size {self.batch_size} is not a multiple of twice the processes"
+                f" {self.processes}: each has an even share, for the pairs of mix-up"
             )
         return self
 
@@ -118,6 +119,8 @@ class PretrainParams(TrainingParams):
 
     architecture: TeacherConfig
     projector: ProjectorParams
+    ladder: LadderParams
+    """Buckets that the teacher is used with; stored in its checkpoint."""
     off_diagonal_weight: Annotated[float, Field(gt=0)]
     mixup_weight: Annotated[float, Field(ge=0)]
 
@@ -125,7 +128,6 @@ class PretrainParams(TrainingParams):
 class CacheTargetsParams(Section):
     """One pass of the frozen teacher over all shards."""
 
-    ladder: LadderParams
     max_tokens: Positive
     threads: Threads
 

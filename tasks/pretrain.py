@@ -7,7 +7,6 @@ The projector is thrown away. The loss is recorded and never selects anything (f
 
 import os
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,12 +61,16 @@ class TeacherObjective:
         dpixels = self.shards.take(batch.rows)
         s2 = normalised_s2(dpixels, self.normalisation)
         s1 = merge_s1(dpixels, self.normalisation)
-        dropout = self.params.modality_dropout
+        device = next(module.parameters()).device
         view_a, view_b = (
-            view_inputs(s2, s1, batch.view_length, hash_u64(batch.seeds, which), dropout)
+            view_inputs(
+                *(s2, s1, batch.view_length, hash_u64(batch.seeds, which)),
+                dropout=self.params.modality_dropout,
+                device=device,
+            )
             for which in (0, 1)
         )
-        alpha, partners = self._mixing(batch)
+        alpha, partners = self._mixing(batch, device)
         mixed = tuple(mix_views(a, b, partners, alpha) for a, b in zip(view_a, view_b, strict=True))
         za, zb, z_mixed = module([view_a, view_b, mixed])
         weight = self.params.off_diagonal_weight
@@ -79,11 +82,15 @@ class TeacherObjective:
         parts = {"barlow_twins": float(twins.detach()), "mixup": float(mixup.detach())}
         return loss, parts | {"view_length": float(batch.view_length)}
 
-    def _mixing(self, batch: Batch) -> tuple[float, Tensor]:
-        """Draw the share of view a, uniform as Beta(1, 1) is, and each row's partner."""
+    def _mixing(self, batch: Batch, device: torch.device) -> tuple[float, Tensor]:
+        """Draw the share of view a, uniform as Beta(1, 1) is, and name each row's partner.
+
+        Decision: neighbours in the shuffled order are partners (0 with 1, 2 with 3, ...). That is a
+        random pairing, and the same one on any number of processes.
+        """
         alpha = float(uniform(hash_u64(self.params.seed, _MIX, batch.step)))
-        partners = np.argsort(hash_u64(batch.seeds, _MIX), kind="stable")
-        return alpha, torch.from_numpy(partners)
+        partners = torch.arange(len(batch.rows), device=device) ^ 1
+        return alpha, partners
 
 
 def pretrain(workspace: Workspace, params: Params) -> None:
@@ -93,12 +100,11 @@ def pretrain(workspace: Workspace, params: Params) -> None:
     def body(stage: Stage) -> None:
         build: type[Objective] = TeacherObjective
         weights, records = run_training("tasks.pretrain", build, stage, section)
-        ladder = params.cache_targets.ladder
         config = checkpoint_config(
             section.architecture,
             NORMALISATIONS[section.normalisation],
-            ladder_step=ladder.step,
-            ladder_largest=ladder.largest,
+            ladder_step=section.ladder.step,
+            ladder_largest=section.ladder.largest,
             provenance={"stage": stage.name, "seed": section.seed, "steps": section.steps},
         )
         digest = write_checkpoint(stage.build, weights, config)

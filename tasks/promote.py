@@ -2,14 +2,18 @@
 
 Not a DVC stage: who is promoted is state of the registry, not bytes that follow from inputs. The
 one idea: a candidate is compared with the incumbent only on the same suite, and the order is always
-version, ledger, alias, ledger. So a crash at any point is finished by the next call, and two
-promoters cannot both win: a lock holds back the one on this machine, and the alias is compared
-again just before it moves.
+version, ledger, alias, ledger. So a crash at any point is finished by the next call.
+
+Promoters of one workspace take turns, held by a lock. Promoters of two workspaces that share one
+tracking server are not: the alias is compared just before it moves, but MLflow has no atomic
+compare-and-move, so of two that move at the same moment the later one wins and both ledgers say
+that they moved. Who needs more promotes from one workspace.
 
 Only what staging holds can go to production.
 """
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Mapping
@@ -19,6 +23,7 @@ from typing import Any
 from filelock import FileLock
 
 from tasks.errors import LineageError, PromotionRefused
+from tasks.ledger import GIVEN_UP
 from tasks.manifest import digest_of, read_manifest
 from tasks.params import Params
 from tasks.progress import say
@@ -29,6 +34,7 @@ from tasks.workspace import Workspace
 
 STAGING, PRODUCTION = "staging", "production"
 REFUSED_EXIT = 3
+_EVALUATE = "Evaluate it: dvc repro evaluate."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +106,16 @@ def judge(candidate: Candidate, incumbent: Version | None, margin: float) -> str
     Args:
         candidate: Who wants the alias.
         incumbent: Who holds it.
-        margin: How much lower than the incumbent's composite the candidate's may be.
+        margin: How much lower than the incumbent's composite the candidate's may be. Decision: it
+            counts from the present incumbent, not from the best ever, so with a margin above 0 the
+            alias can go down by up to the margin at every promotion; at 0 it never goes down. The
+            ledger keeps every step.
 
     Raises:
         PromotionRefused: No finite score, another suite, or a lower score.
     """
     score, prefix = candidate.composite, candidate.rank_prefix
-    _require_score(score, f"student {candidate.student} at prefix {prefix}", "dvc repro evaluate")
+    _require_score(score, f"student {candidate.student} at prefix {prefix}", _EVALUATE)
     if incumbent is None:
         return f"composite {score:.6f} at prefix {prefix}, no incumbent"
     held = incumbent.candidate
@@ -116,11 +125,12 @@ def judge(candidate: Candidate, incumbent: Version | None, margin: float) -> str
             f"an incumbent scored on suite {candidate.suite[:12]} at prefix {prefix}",
             found=f"suite {held.suite[:12] or 'none'} at prefix {held.rank_prefix}",
             where=name,
-            mend="Scores of two suites cannot be compared. Evaluate the incumbent's student on "
-            "this suite and promote it again (that renews its scores), or start another line with "
-            "another promote.model.",
+            mend="Scores of two suites cannot be compared. Start another line: "
+            f"tessera promote {incumbent.model}-2. Or let this one start afresh, without a "
+            f"comparison: delete the alias {STAGING} of {incumbent.model} in MLflow's page of the "
+            f"model, then tessera promote {incumbent.model}.",
         )
-    _require_score(held.composite, name, "evaluating and promoting it again")
+    _require_score(held.composite, name, _renew(incumbent.model))
     if score < held.composite - margin:
         raise PromotionRefused(
             f"a composite of at least {held.composite - margin:.6f} at prefix {prefix} "
@@ -138,8 +148,15 @@ def _require_score(score: float, where: str, by: str) -> None:
             "a finite composite score",
             found=str(score),
             where=where,
-            mend=f"Renew it by {by}; a missing score is never taken for a low one.",
+            mend=f"{by} A missing score is never taken for a low one.",
         )
+
+
+def _renew(model: str) -> str:
+    return (
+        f"Put its student back (git checkout of tessera.commit in its tags, dvc repro evaluate) and "
+        f"renew its scores: tessera promote {model}. Or delete the alias in MLflow's page of it."
+    )
 
 
 def _to_staging(
@@ -147,21 +164,19 @@ def _to_staging(
 ) -> Promotion:
     incumbent = _holder(shelf, model, STAGING)
     facts: dict[str, Any] = {"model": model, "alias": STAGING, "student": candidate.student}
-    facts |= {"digest": candidate.digest, "suite": candidate.suite}
-    scores = {"composite": candidate.composites, "rank_prefix": candidate.rank_prefix}
+    facts |= {"digest": candidate.digest, "scores": json.loads(candidate.scores_text())}
     if incumbent is not None and incumbent.candidate.digest == candidate.digest:
-        return _already_there(shelf, incumbent, candidate)
+        return _already_there(workspace, shelf, incumbent, candidate)
     try:
         text = judge(candidate, incumbent, margin)
     except PromotionRefused as refusal:
         held = incumbent.version if incumbent else None
         where = {"from": held, "to": None, "text": str(refusal)}
-        ledger_of(workspace).decide("refuse", **facts, scores=_sayable(scores), **where)
+        ledger_of(workspace).decide("refuse", **facts, **where)
         raise
     version = shelf.register(model, candidate)
     shelf.rescore(version, candidate)
-    facts |= {"scores": scores, "text": text}
-    return _move(workspace, shelf, version, incumbent, facts)
+    return _move(workspace, shelf, version, incumbent, facts | {"text": text})
 
 
 def _to_production(workspace: Workspace, shelf: Registry, model: str) -> Promotion:
@@ -175,24 +190,31 @@ def _to_production(workspace: Workspace, shelf: Registry, model: str) -> Promoti
         )
     if held is not None and held.version == staged.version:
         return Promotion(model, PRODUCTION, staged.version, False, "already there")
-    facts: dict[str, Any] = {"model": model, "alias": PRODUCTION}
-    facts |= {"digest": staged.candidate.digest}
-    facts |= {"student": staged.candidate.student, "suite": staged.candidate.suite}
-    facts |= {
-        "scores": _sayable({"composite": staged.candidate.composites}),
-        "text": f"from staging: {staged.why}",
-    }
+    candidate = staged.candidate
+    _require_score(candidate.composite, f"{model} version {staged.version}", _renew(model))
+    facts: dict[str, Any] = {"model": model, "alias": PRODUCTION, "student": candidate.student}
+    facts |= {"digest": candidate.digest, "scores": json.loads(candidate.scores_text())}
+    facts |= {"text": f"from staging: {staged.why}"}
     return _move(workspace, shelf, staged, held, facts)
 
 
-def _already_there(shelf: Registry, incumbent: Version, candidate: Candidate) -> Promotion:
+def _already_there(
+    workspace: Workspace, shelf: Registry, incumbent: Version, candidate: Candidate
+) -> Promotion:
     """Leave the alias, but renew scores that came from another evaluation."""
-    text = "already there"
-    if incumbent.candidate != candidate:
-        _require_score(candidate.composite, f"student {candidate.student}", "dvc repro evaluate")
-        shelf.rescore(incumbent, candidate)
-        text = f"already there; scores renewed on suite {candidate.suite[:12]}"
-    return Promotion(incumbent.model, STAGING, incumbent.version, False, text)
+    model, version = incumbent.model, incumbent.version
+    before, scores = incumbent.candidate.scores_text(), candidate.scores_text()
+    if before == scores:
+        return Promotion(model, STAGING, version, False, "already there")
+    _require_score(candidate.composite, f"student {candidate.student}", _EVALUATE)
+    text = f"already there; scores renewed on suite {candidate.suite[:12]}"
+    facts: dict[str, Any] = {"model": model, "alias": STAGING, "student": candidate.student}
+    facts |= {"digest": candidate.digest, "from": version, "to": version, "text": text}
+    facts |= {"scores": json.loads(scores), "scores_before": json.loads(before)}
+    number = ledger_of(workspace).decide("renew", **facts)
+    shelf.rescore(incumbent, candidate)
+    ledger_of(workspace).finish(number, "renewed")
+    return Promotion(model, STAGING, version, False, text)
 
 
 def _move(
@@ -208,7 +230,7 @@ def _move(
     number = ledger.decide("promote", **facts, **{"from": before, "to": version.version})
     now = shelf.aliases(version.model).get(alias)
     if now != before:
-        ledger.finish(number, f"given up: the alias moved to {now}")
+        ledger.finish(number, f"{GIVEN_UP}: the alias moved to {now}")
         raise PromotionRefused(
             f"alias {alias} at version {before}",
             found=f"version {now}",
@@ -226,28 +248,23 @@ def finish_interrupted(workspace: Workspace, shelf: Registry) -> None:
     for decision in ledger.unfinished():
         model, alias = decision["model"], decision["alias"]
         now = shelf.aliases(model).get(alias)
-        if now == decision["to"]:
+        there = {version.version for version in shelf.versions(model)}
+        if decision["to"] not in there:
+            gone = f"{GIVEN_UP}: version {decision['to']} was deleted"
+            ledger.finish(decision["number"], gone)
+        elif now == decision["to"]:
             ledger.finish(decision["number"], "moved")
         elif now == decision["from"]:
             shelf.point(model, alias, decision["to"])
             ledger.finish(decision["number"], "moved by a later run")
             say(f"promote: finished an interrupted move of {alias} to version {decision['to']}")
         else:
-            ledger.finish(decision["number"], f"given up: the alias moved to {now}")
+            ledger.finish(decision["number"], f"{GIVEN_UP}: the alias moved to {now}")
 
 
 def _holder(shelf: Registry, model: str, alias: str) -> Version | None:
     holders = (version for version in shelf.versions(model) if alias in version.aliases)
     return next(holders, None)
-
-
-def _sayable(scores: dict[str, Any]) -> dict[str, Any]:
-    """Write what is not a finite number as text: JSON has no NaN."""
-    composites = {
-        dim: value if math.isfinite(value) else str(value)
-        for dim, value in scores["composite"].items()
-    }
-    return {**scores, "composite": composites}
 
 
 def _run(workspace: Workspace, params: Params) -> None:

@@ -1,13 +1,16 @@
 """Registered students: versions, aliases, and the scores and lineage that their tags carry.
 
-The one idea: MLflow knows who is where; why is in the tags of the version and in the ledger. A tag
-is text, so numbers are read back strictly: a score that is not there is never a zero.
+The one idea: MLflow knows who is where; why is in the tags of the version and in the ledger. All
+scores of a version are one tag, so one write replaces them all and a crash cannot leave the suite
+of one evaluation beside the numbers of another. A tag is text, so numbers are read back strictly: a
+score that is not there is never a zero.
 
 It deliberately decides nothing; the gate is ``tasks.promote``.
 """
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ from typing import Any
 from tasks.errors import DigestMismatch
 from tasks.ledger import Ledger
 from tasks.manifest import digest_of, read_manifest
-from tasks.tracking import adopt_model, make_version, model_of, open_client
+from tasks.tracking import adopt_model, find_registered, make_version, model_of, open_client
 from tasks.workspace import Workspace
+
+_SCORES_TAG = "tessera.scores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,19 @@ class Candidate:
         """Composite at the ranking prefix; NaN where there is none."""
         return self.composites.get(str(self.rank_prefix), math.nan)
 
+    def scores_text(self) -> str:
+        """Return suite, ranking prefix and composites as the text of one tag.
+
+        JSON has no NaN: what is not a finite number is written as text, and read back as NaN.
+        """
+        composites = {k: v if math.isfinite(v) else str(v) for k, v in self.composites.items()}
+        content = {
+            "suite": self.suite,
+            "rank_prefix": self.rank_prefix,
+            "composite": composites,
+        }
+        return json.dumps(content, sort_keys=True, allow_nan=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -48,7 +66,7 @@ class Version:
     aliases: tuple[str, ...]
     candidate: Candidate
     why: str
-    """Text of the last decision about it."""
+    """Text of the last decision for it that was carried out."""
 
     def to_json(self) -> dict[str, Any]:
         """Return a line for machines."""
@@ -72,20 +90,19 @@ class Registry:
         self._client = open_client(workspace)
 
     def names(self) -> list[str]:
-        """Return the names of all registered models."""
-        return sorted(model.name for model in self._client.search_registered_models())
+        """Return the names of all registered models, sorted."""
+        return sorted(model.name for model in _every(self._client.search_registered_models))
 
     def aliases(self, model: str) -> dict[str, str]:
         """Return the version of each alias of a model; empty where the model is not registered."""
-        if model not in self.names():
-            return {}
-        return {k: str(v) for k, v in self._client.get_registered_model(model).aliases.items()}
+        found = find_registered(self._client, model)
+        return {} if found is None else {k: str(v) for k, v in found.aliases.items()}
 
     def versions(self, model: str) -> list[Version]:
         """Return a model's versions, oldest first."""
         aliases = self.aliases(model)
-        why = {line["to"]: line["text"] for line in _decisions(self._workspace, model)}
-        found = self._client.search_model_versions(f"name = '{model}'")
+        why = {line["to"]: line["text"] for line in ledger_of(self._workspace).moves_of(model)}
+        found = _every(self._client.search_model_versions, f"name = '{model}'")
         return [
             Version(
                 model,
@@ -102,7 +119,7 @@ class Registry:
         for known in self.versions(model):
             if known.candidate.digest == candidate.digest:
                 return known
-        if model not in self.names():
+        if find_registered(self._client, model) is None:
             self._client.create_registered_model(model)
         stage = f"distill@{candidate.student}"
         folder = self._workspace.output(stage)
@@ -114,9 +131,12 @@ class Registry:
         return Version(model, version, (), candidate, "")
 
     def rescore(self, version: Version, candidate: Candidate) -> None:
-        """Replace a version's scores by those of a newer evaluation of the same student."""
-        for name, text in _write_tags(candidate).items():
-            self._client.set_model_version_tag(version.model, version.version, name, text)
+        """Replace a version's scores by those of a newer evaluation of the same student.
+
+        One write: whoever reads at any time finds the old scores or the new ones.
+        """
+        text = candidate.scores_text()
+        self._client.set_model_version_tag(version.model, version.version, _SCORES_TAG, text)
 
     def point(self, model: str, alias: str, version: str) -> None:
         """Move an alias."""
@@ -134,38 +154,43 @@ def ledger_of(workspace: Workspace) -> Ledger:
     return Ledger(workspace.state / "promotions.jsonl")
 
 
-def _decisions(workspace: Workspace, model: str) -> list[dict[str, Any]]:
-    lines = ledger_of(workspace).lines()
-    return [line for line in lines if line.get("model") == model and line.get("to")]
+def _every(search: Callable[..., Any], *query: str) -> list[Any]:
+    """Return what an MLflow search finds on all its pages."""
+    page = search(*query)
+    found = list(page)
+    while page.token:
+        page = search(*query, page_token=page.token)
+        found += page
+    return found
 
 
 def _write_tags(candidate: Candidate) -> dict[str, str]:
     return {
         "tessera.student": candidate.student,
         "tessera.digest": candidate.digest,
-        "tessera.suite": candidate.suite,
-        "tessera.rank_prefix": str(candidate.rank_prefix),
-        **{f"tessera.composite.{k}": repr(v) for k, v in candidate.composites.items()},
+        _SCORES_TAG: candidate.scores_text(),
     }
 
 
 def _read_tags(tags: dict[str, str]) -> Candidate:
     """Read tags back; whatever is missing or not a number stays visibly so."""
-    key = "tessera.composite."
+    try:
+        scores = dict(json.loads(tags.get(_SCORES_TAG, "{}")))
+    except (ValueError, TypeError):
+        scores = {}  # somebody edited the tag: no suite, so the gate compares it with nothing
     return Candidate(
         tags.get("tessera.student", ""),
         tags.get("tessera.digest", ""),
-        tags.get("tessera.suite", ""),
-        int(tags.get("tessera.rank_prefix", "0")),
-        {name.removeprefix(key): _number(t) for name, t in tags.items() if name.startswith(key)},
+        str(scores.get("suite", "")),
+        int(scores.get("rank_prefix", 0)),
+        {str(dim): _number(value) for dim, value in dict(scores.get("composite", {})).items()},
     )
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _number(value: object) -> float:
+    """Return a number of a tag; NaN for anything else, text included."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number else math.nan
 
 
 def _lineage_tags(workspace: Workspace, stage: str) -> dict[str, str]:

@@ -4,12 +4,11 @@ The archive is a function of ``params.sample`` alone, so it is made again on eve
 being stored, and its digest proves that it is the same.
 """
 
-import json
-
 from tasks.errors import DataError
+from tasks.files import write_bytes
 from tasks.params import read_params
 from tasks.progress import say
-from tasks.running.graph import outdated, run_dvc
+from tasks.running.graph import run_dvc
 from tasks.workspace import Workspace
 
 _FOLDER = "data"
@@ -31,10 +30,7 @@ def make_sample(workspace: Workspace) -> str:
         _write(workspace)
     if not (workspace.root / _PIN).is_file():
         return f"{_FOLDER}/ {'made' if made else 'is there'}; pin it with: dvc add {_FOLDER}"
-    if _changed(workspace) == "not in cache":
-        # The bytes are right; DVC only has to take them into its cache.
-        run_dvc(workspace, "commit", "--quiet", "--force", _PIN)
-    if outdated(workspace, [_PIN]):
+    if not _is_pinned(workspace):
         raise DataError(
             f"the bytes that {_PIN} pins",
             found="others",
@@ -45,11 +41,20 @@ def make_sample(workspace: Workspace) -> str:
     return f"{_FOLDER}/ {'made' if made else 'is there'}, with the bytes that {_PIN} pins"
 
 
-def _changed(workspace: Workspace) -> str:
-    """Return what DVC finds changed of the folder: "modified", "not in cache", or nothing."""
-    status = json.loads(run_dvc(workspace, "status", "--json", _PIN) or "{}")
-    entries = [entry for entry in status.get(_PIN, []) if isinstance(entry, dict)]
-    return "".join(str(entry.get("changed outs", {}).get(_FOLDER, "")) for entry in entries)
+def _is_pinned(workspace: Workspace) -> bool:
+    """Return whether the folder has the pinned bytes; if so, DVC has them in its cache too.
+
+    DVC's status does not look at the folder while its cache is empty, as it is in a fresh clone. So
+    the folder is taken into the cache, which writes the pin anew, and the pins are compared.
+    """
+    pin = workspace.root / _PIN
+    before = pin.read_bytes()
+    try:
+        run_dvc(workspace, "commit", "--quiet", "--force", _PIN)
+        return pin.read_bytes() == before
+    finally:
+        if pin.read_bytes() != before:
+            write_bytes(pin, before)
 
 
 def _write(workspace: Workspace) -> None:

@@ -19,7 +19,7 @@ import pyarrow.ipc
 from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series
 from tasks.errors import DataError, DigestMismatch
-from tasks.files import sha256_of, write_json
+from tasks.files import sha256_of, sync_file, write_json
 
 INDEX = "index.json"
 FORMAT = "tessera-shards/1"
@@ -187,6 +187,7 @@ def _write(path: Path, table: pa.Table) -> None:
     aside = path.with_name(f".{path.name}.part")
     with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(1, table.num_rows))
+    sync_file(aside)
     aside.replace(path)
 
 

@@ -37,6 +37,8 @@ from tasks.provenance import write_provenance
 from tasks.tracking import Tracker, track_stage
 from tasks.workspace import Workspace, find_workspace
 
+_FINISHED = "finished"
+
 
 @dataclass(slots=True)
 class Stage:
@@ -50,7 +52,7 @@ class Stage:
     build: Path
     """Empty folder to fill; it becomes the output."""
     work: Path
-    """Resumable state of exactly this computation; survives a crash, removed at the end."""
+    """Resumable state of exactly this computation; survives a crash."""
     tracker: Tracker
     """The MLflow run of this execution."""
     counts: dict[str, float] = field(default_factory=dict)
@@ -119,8 +121,8 @@ def _finished_by_another(final: Path, plan: Manifest) -> Manifest | None:
         return None
     try:
         found = read_manifest(final, verify=True)
-    except DigestMismatch:
-        return None
+    except (DigestMismatch, FileNotFoundError):
+        return None  # damaged, or DVC is relinking its files at this moment
     return found if found.key == plan.key else None
 
 
@@ -140,7 +142,7 @@ def _plan(
         "params": section.model_dump(mode="json"),
         "parents": digests,
         "code": code_digest(workspace, name),
-        "lock": sha256_of(workspace.lock_file),
+        "lock": lock_digest(workspace),
     }
     key = sha256(canonical_json(facts).encode()).hexdigest()
     return Manifest(key=key, counts={}, files={}, **facts)
@@ -154,6 +156,7 @@ def _execute(
     shutil.rmtree(build, ignore_errors=True)
     build.mkdir()
     work = workspace.state / "work" / plan.stage / plan.key[:16]
+    _discard_old_work(workspace, work)
     resumed = work.exists()
     work.mkdir(parents=True, exist_ok=True)
     if resumed:
@@ -171,9 +174,27 @@ def _execute(
         }
         write_provenance(workspace, manifest, provenance)
         swap_folder(build, final)
-    shutil.rmtree(work.parent, ignore_errors=True)
+    (work / _FINISHED).touch()
     say(f"{plan.stage}: done in {provenance['wall_s']:.1f} s, {_summary(manifest)}")
     return manifest
+
+
+def _discard_old_work(workspace: Workspace, work: Path) -> None:
+    """Drop work of other inputs, and finished work that is not needed any more.
+
+    Finished work outlives its stage until DVC has recorded the output: DVC removes an output that it
+    has not recorded, and a training must not be lost to a crash between the stage's last byte and
+    DVC's. By hand there is no such step, and a rerun means to do it again.
+    """
+    for other in work.parent.glob("*"):
+        if other != work:
+            shutil.rmtree(other)
+    finished, recorded = work / _FINISHED, workspace.root / "dvc.lock"
+    if not finished.exists():
+        return
+    newer = recorded.exists() and recorded.stat().st_mtime_ns >= finished.stat().st_mtime_ns
+    if newer or "DVC_STAGE" not in os.environ:
+        shutil.rmtree(work)
 
 
 def _seal(plan: Manifest, stage: Stage) -> Manifest:
@@ -214,6 +235,12 @@ def code_digest(workspace: Workspace, name: str) -> str:
         for path in _sources_of(workspace.root / dep)
     }
     return sha256(canonical_json(sources).encode()).hexdigest()
+
+
+def lock_digest(workspace: Workspace) -> str:
+    """Digest the lock files together: everything that is installed, torch's build included."""
+    pins = {path.name: sha256_of(path) for path in workspace.lock_files}
+    return sha256(canonical_json(pins).encode()).hexdigest()
 
 
 def _sources_of(path: Path) -> list[Path]:

@@ -38,7 +38,7 @@ class TileRef:
 
     @property
     def year(self) -> int:
-        """The year that a parent folder names; 0 where none does."""
+        """The year that a folder between archive and tile names; 0 where none does."""
         years = [part for part in self.key.split("/")[:-1] if _YEAR.match(part)]
         return int(years[-1]) if years else 0
 
@@ -79,10 +79,11 @@ def find_tiles(archive: Path) -> list[TileRef]:
     """List every tile folder of an archive, sorted by key.
 
     Raises:
-        DataError: The archive is not a folder, or holds no tile folder.
+        DataError: The archive is not a folder, holds no tile folder, is one, or has one tile inside
+            another.
     """
     root = tiles_root(archive)
-    names = ("bands.npy", *(f"{orbit}.npy" for orbit in RADAR))
+    names = (*OPTICAL, *(f"{orbit}.npy" for orbit in RADAR))
     found = {path.parent for name in names for path in root.rglob(name)} if root.is_dir() else set()
     if not found:
         raise DataError(
@@ -91,8 +92,22 @@ def find_tiles(archive: Path) -> list[TileRef]:
             where=str(archive),
             mend="Make the sample with `tessera sample`, or set ingest.archive (make full DATA=...).",
         )
+    _refuse_nested(root, found)
     refs = (TileRef(folder.relative_to(root).as_posix(), folder) for folder in found)
     return sorted(refs, key=lambda ref: ref.key)
+
+
+def _refuse_nested(root: Path, folders: set[Path]) -> None:
+    """Refuse an archive that is itself a tile, and a tile inside another: outputs would collide."""
+    for folder in sorted(folders):
+        if folder == root or folders & set(folder.parents):
+            outer = folder if folder == root else next(iter(folders & set(folder.parents)))
+            raise DataError(
+                "tile folders below the archive's folder, none inside another",
+                found="tile files",
+                where=str(outer),
+                mend="Name the folder above the tile, or move the tile files out of it.",
+            )
 
 
 def find_labels(archive: Path, ref: TileRef) -> dict[str, Path]:

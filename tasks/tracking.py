@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from socket import gethostname
 from time import time
 from typing import Any
 
 from filelock import FileLock
 
+from tasks.errors import TrackingError
 from tasks.manifest import MANIFEST, Manifest
 from tasks.workspace import QUIET, Workspace
 
@@ -34,6 +36,10 @@ from mlflow.entities import (
     RunTag,
     ViewType,
 )
+from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy.exc import SQLAlchemyError
 
 EXPERIMENT = "tessera"
 _BATCH = 900
@@ -98,25 +104,27 @@ class Tracker:
 def track_stage(workspace: Workspace, plan: Manifest) -> Iterator[Tracker]:
     """Open the run of a stage execution; it ends as FINISHED or FAILED with the block.
 
-    Runs of the same stage that are still open are dead (the caller holds the stage's lock) and are
-    closed as KILLED.
+    Runs of the same stage of this workspace that are still open are dead (the caller holds the
+    stage's lock) and are closed as KILLED.
     """
     client = open_client(workspace)
     experiment = experiment_id(client, workspace)
-    for dead in _find(client, experiment, f"tags.tessera.stage = '{plan.stage}'", status="RUNNING"):
+    mine = f"tags.tessera.stage = '{plan.stage}' and tags.tessera.workspace = '{_here(workspace)}'"
+    for dead in _find(client, experiment, mine, status="RUNNING"):
         client.set_terminated(dead.info.run_id, "KILLED")
     parents = {name: _run_of(client, experiment, digest) for name, digest in plan.parents.items()}
-    run = client.create_run(experiment, run_name=plan.stage, tags=_tags(plan, parents))
+    tags = _tags(plan, parents) | {"tessera.workspace": _here(workspace)}
+    run = client.create_run(experiment, run_name=plan.stage, tags=tags)
     tracker = Tracker(
         client,
         run.info.run_id,
         experiment,
         {name: r.data.tags["tessera.model"] for name, r in parents.items() if _has_model(r)},
     )
-    params = [Param(k, str(v)[:_PARAM_CHARS]) for k, v in _flatten(plan.params)]
-    client.log_batch(run.info.run_id, params=params)
-    _log_inputs(tracker, plan)
     try:
+        params = [Param(k, str(v)[:_PARAM_CHARS]) for k, v in _flatten(plan.params)]
+        client.log_batch(run.info.run_id, params=params)
+        _log_inputs(tracker, plan)
         yield tracker
     except BaseException as error:
         tracker.set_tags({"tessera.error": str(error)[:_PARAM_CHARS]})
@@ -133,9 +141,30 @@ def open_client(workspace: Workspace) -> MlflowClient:
     folder = workspace.state / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".create.lock"):
+        _create_database(workspace)
         client = MlflowClient(workspace.tracking_uri)
-        client.search_experiments(max_results=1)
+        try:
+            client.search_experiments(max_results=1)
+        except (MlflowException, SQLAlchemyError) as error:
+            raise TrackingError(
+                "an MLflow store that answers",
+                found=str(error).splitlines()[0],
+                where=workspace.tracking_uri,
+                mend="Restore the database, or move it away: a new one is made at the next run.",
+            ) from error
     return client
+
+
+def _create_database(workspace: Workspace) -> None:
+    """Make the project's own database aside: a killed migration would leave a broken one."""
+    final = workspace.state / "mlflow" / "mlflow.db"
+    if workspace.tracking_uri != f"sqlite:///{final}" or final.exists():
+        return
+    aside = final.with_name("mlflow.db.making")
+    aside.unlink(missing_ok=True)
+    artifacts = final.with_name("artifacts").as_uri()
+    SqlAlchemyStore(f"sqlite:///{aside}", artifacts)  # type: ignore[no-untyped-call]  # MLflow's
+    aside.replace(final)
 
 
 def experiment_id(client: MlflowClient, workspace: Workspace) -> str:
@@ -162,6 +191,11 @@ def _tags(plan: Manifest, parents: Mapping[str, Any]) -> dict[str, str]:
             tags[f"tessera.parent.{name}.run"] = parents[name].info.run_id
             tags["mlflow.parentRunId"] = parents[name].info.run_id
     return tags
+
+
+def _here(workspace: Workspace) -> str:
+    """Name this workspace among those that share a store."""
+    return f"{gethostname()}:{workspace.root}"
 
 
 def _log_inputs(tracker: Tracker, plan: Manifest) -> None:
@@ -234,6 +268,16 @@ def adopt_model(
     tracker.set_tags({"tessera.digest": digest})
     client.set_terminated(run.info.run_id, "FINISHED")
     return model, str(run.info.run_id)
+
+
+def find_registered(client: MlflowClient, name: str) -> Any | None:
+    """Return a registered model by its name; ``None`` where there is none of that name."""
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def make_version(

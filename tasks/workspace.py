@@ -53,9 +53,9 @@ class Workspace:
         return self.root / "params.yaml"
 
     @property
-    def lock_file(self) -> Path:
-        """The pinned, hash-checked environment."""
-        return self.root / "infra" / "lock" / "requirements.txt"
+    def lock_files(self) -> list[Path]:
+        """The pinned, hash-checked environment; torch's two builds have files of their own."""
+        return sorted((self.root / "infra" / "lock").glob("*.txt"))
 
     @property
     def tracking_uri(self) -> str:

@@ -19,15 +19,16 @@ _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
 _NAMED = 5
 _FEW_BYTES = 10 * 10**9
 _TOO_FEW_BYTES = 2 * 10**9
-_SYNC = "Install the locked environment again: make install"
+_SYNC = "Install the locked environment again: rm -f .venv/.ready; make setup"
 
 
 def check_python() -> Finding:
-    """Check the interpreter against ``requires-python``."""
+    """Check the interpreter: the lock files hold for one minor version of Python only."""
     found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] >= _PYTHON:
+    if sys.version_info[:2] == _PYTHON:
         return Finding("python", "ok", found)
-    return Finding("python", "fail", found, "Install Python 3.11 or newer, then: make install")
+    mend = "Install Python 3.11, then: rm -rf .venv; make PYTHON=/path/to/python3.11 setup"
+    return Finding("python", "fail", found, mend)
 
 
 def check_locked_versions(workspace: Workspace) -> Finding:

@@ -4,10 +4,12 @@ Each names what it found; with ``fix`` it is removed, but only where the process
 proven dead (its lock is free, its id is gone). Nothing that a live run needs is touched.
 """
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from tasks.diagnosis.finding import Finding
+from tasks.errors import StageBusy
 from tasks.files import write_json
 from tasks.serving.orchestrator import FlowRun, orchestrator
 from tasks.workspace import Workspace
@@ -23,18 +26,77 @@ _NAMED = 5
 
 
 def check_dvc_locks(workspace: Workspace, *, fix: bool) -> Finding:
-    """Look in DVC's lock file for processes that are dead, or are no DVC process any more."""
+    """Look in DVC's lock file for processes that are dead, or are no DVC process any more.
+
+    It is rewritten under DVC's own guard, so that no entry that a DVC makes meanwhile is lost.
+    """
     path = workspace.root / ".dvc" / "tmp" / "rwlock"
-    content = json.loads(path.read_text() or "{}") if path.is_file() else {}
-    live = {
-        "write": {p: e for p, e in content.get("write", {}).items() if _is_dvc(e)},
-        "read": {p: [e for e in es if _is_dvc(e)] for p, es in content.get("read", {}).items()},
-    }
+    if not path.is_file():
+        return _answer("DVC locks", [], fix, lambda: None)
+    try:
+        _, dead = _sort_locks(path)
+    except ValueError:
+        return _broken_dvc_locks(workspace, path, fix=fix)
+    return _answer("DVC locks", dead, fix, lambda: _rewrite_locks(path))
+
+
+def _broken_dvc_locks(workspace: Workspace, path: Path, *, fix: bool) -> Finding:
+    """Answer for a lock file that nobody can read, at which every DVC command fails."""
+    found = f"{path.relative_to(workspace.root)} is not readable as DVC's lock file"
+    if not fix:
+        return Finding("DVC locks", "fail", found, "tessera doctor --fix")
+    with _dvc_guard(path):
+        if pids := _dvc_at_work(workspace.root):
+            mend = f"Wait until DVC has ended (process {pids[0]}), then: tessera doctor --fix"
+            return Finding("DVC locks", "fail", found, mend)
+        path.unlink()
+    return Finding("DVC locks", "mended", found)
+
+
+def _sort_locks(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the entries of live DVC processes, and the paths that only dead ones hold.
+
+    Raises:
+        ValueError: The file is not what DVC writes.
+    """
+    content = json.loads(path.read_text())
+    try:
+        write, read = content.get("write", {}), content.get("read", {})
+        live = {
+            "write": {p: entry for p, entry in write.items() if _is_dvc(entry)},
+            "read": {p: [e for e in entries if _is_dvc(e)] for p, entries in read.items()},
+        }
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f"expected DVC's lock entries in {path}, got {content!r}") from error
     live["read"] = {p: entries for p, entries in live["read"].items() if entries}
-    dead = sorted(
-        {*content.get("write", {}), *content.get("read", {})} - {*live["write"], *live["read"]}
-    )
-    return _answer("DVC locks", dead, fix, lambda: write_json(path, live))
+    return live, sorted({*write, *read} - {*live["write"], *live["read"]})
+
+
+def _rewrite_locks(path: Path) -> None:
+    with _dvc_guard(path):
+        live, _ = _sort_locks(path)
+        write_json(path, live)
+
+
+@contextmanager
+def _dvc_guard(path: Path) -> Iterator[None]:
+    """Hold the lock under which every DVC process changes its lock file.
+
+    Raises:
+        StageBusy: A DVC process holds it at this moment.
+    """
+    # Not FileLock: that removes the file at the end, under the feet of a DVC that has opened it.
+    with path.with_name("rwlock.lock").open("a+") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageBusy(
+                "DVC at rest",
+                found="a DVC process is changing its locks",
+                where=str(path),
+                mend="Ask again.",
+            ) from None
+        yield
 
 
 def check_stage_holders(workspace: Workspace, *, fix: bool) -> Finding:
@@ -59,16 +121,16 @@ def check_extension_locks(*, fix: bool) -> Finding:
     return _answer("compiler locks", [str(p) for p in locks], fix, lambda: _remove(locks))
 
 
-def check_experiments(workspace: Workspace, *, fix: bool) -> list[Finding]:
-    """Look for MLflow runs without a live stage, and for a project that was moved."""
-    if not (workspace.state / "mlflow" / "mlflow.db").is_file():
-        return [Finding("experiments", "ok", "no MLflow database yet")]
+def check_experiments(workspace: Workspace, *, fix: bool) -> Finding:
+    """Look for MLflow runs that count as running but have no live stage."""
+    if not _has_experiments(workspace):
+        return Finding("experiments", "ok", "no MLflow database yet")
     from tasks.tracking import EXPERIMENT, open_client
 
     client = open_client(workspace)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        return [Finding("experiments", "ok", "none yet")]
+        return Finding("experiments", "ok", "none yet")
     runs = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
     dead = [run for run in runs if _stage_is_idle(workspace, run.data.tags.get("tessera.stage"))]
 
@@ -77,10 +139,30 @@ def check_experiments(workspace: Workspace, *, fix: bool) -> list[Finding]:
             client.set_terminated(run.info.run_id, "KILLED")
 
     names = [f"{run.info.run_name} ({run.info.run_id[:8]})" for run in dead]
-    return [
-        _answer("experiments", names, fix, end_runs, what="MLflow runs without a live stage"),
-        _check_place(workspace, str(experiment.artifact_location)),
-    ]
+    return _answer("experiments", names, fix, end_runs, what="MLflow runs without a live stage")
+
+
+def check_project_folder(workspace: Workspace) -> Finding:
+    """Compare where MLflow keeps its files with where the project is now."""
+    fine = Finding("project folder", "ok", str(workspace.root))
+    if not workspace.tracking_uri.startswith("sqlite") or not _has_experiments(workspace):
+        return fine
+    from tasks.tracking import EXPERIMENT, open_client
+
+    experiment = open_client(workspace).get_experiment_by_name(EXPERIMENT)
+    here = (workspace.state / "mlflow" / "artifacts").as_uri()
+    if experiment is None or experiment.artifact_location == here:
+        return fine
+    return Finding(
+        "project folder",
+        "fail",
+        f"MLflow's files are recorded at {experiment.artifact_location}",
+        "Move the project back, or remove .tessera/mlflow and run again (DVC restores outputs).",
+    )
+
+
+def _has_experiments(workspace: Workspace) -> bool:
+    return (workspace.state / "mlflow" / "mlflow.db").is_file()
 
 
 def check_flow_runs(workspace: Workspace, *, fix: bool) -> Finding:
@@ -96,19 +178,6 @@ def check_flow_runs(workspace: Workspace, *, fix: bool) -> Finding:
     names = [f"{run.name} ({run.state})" for run in dead]
     return _answer(
         "flow runs", names, fix, lambda: server.bury(dead), what="runs without a process"
-    )
-
-
-def _check_place(workspace: Workspace, location: str) -> Finding:
-    """Compare where MLflow keeps its files with where the project is now."""
-    here = (workspace.state / "mlflow" / "artifacts").as_uri()
-    if not workspace.tracking_uri.startswith("sqlite") or location == here:
-        return Finding("project folder", "ok", str(workspace.root))
-    return Finding(
-        "project folder",
-        "fail",
-        f"MLflow's files are recorded at {location}",
-        "Move the project back, or remove .tessera/mlflow and run again (DVC restores outputs).",
     )
 
 
@@ -170,6 +239,19 @@ def _is_dvc(entry: dict[str, Any]) -> bool:
         return any("dvc" in word for word in psutil.Process(int(entry["pid"])).cmdline())
     except psutil.Error:
         return False
+
+
+def _dvc_at_work(folder: Path) -> list[int]:
+    """Return the DVC processes that work in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if any("dvc" in word for word in words) and Path(process.cwd()).is_relative_to(folder):
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
 
 
 def _someone_works_in(folder: Path) -> bool:

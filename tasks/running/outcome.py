@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.running.journal import Receipt
+from tasks.errors import ValidationFailed
+from tasks.running.journal import Journal, Receipt
 from tasks.running.reproduce import PROMOTE
 from tasks.workspace import Workspace
 
@@ -66,13 +67,26 @@ def scores(workspace: Workspace) -> Scores:
     return dict(content["composite"]) if content else {}
 
 
-def verdict(workspace: Workspace) -> Verdict | None:
-    """Return the verdict of the validation; ``None`` before there is one.
+def scores_of_run(journal: Journal) -> Scores:
+    """Return the scores if a run has evaluated or found the evaluation up to date; else nothing."""
+    receipt = _receipt(journal, "evaluate")
+    return scores(journal.workspace) if receipt and receipt.status != "failed" else {}
 
-    A validation that fails has no output; its verdict is in the copy that the stage keeps.
+
+def verdict_of_run(journal: Journal) -> Verdict | None:
+    """Return the verdict that a run's validation reached; ``None`` if it reached none.
+
+    A validation that refuses the archive has no output; its verdict is in the copy that the stage
+    keeps. One that failed for another reason has no verdict, and the copy is of an earlier one.
     """
-    kept = workspace.state / "validation" / "archive"
-    return _read(workspace.output("validate") / "verdict.json") or _read(kept / "verdict.json")
+    receipt = _receipt(journal, "validate")
+    if receipt is None:
+        return None
+    if receipt.status != "failed":
+        return _read(journal.workspace.output("validate") / "verdict.json")
+    if not receipt.message.startswith(ValidationFailed.__name__):
+        return None
+    return _read(journal.workspace.state / "validation" / "archive" / "verdict.json")
 
 
 def mlflow_run(workspace: Workspace, stage: str) -> str | None:
@@ -111,6 +125,10 @@ def _score_lines(found: Scores) -> list[str]:
 
 def _cell(score: float | None) -> str:
     return "-" if score is None else f"{score:.3f}"
+
+
+def _receipt(journal: Journal, stage: str) -> Receipt | None:
+    return next((receipt for receipt in journal.receipts() if receipt.stage == stage), None)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -31,7 +31,9 @@ _TAIL_LINES = 12
 
 
 def mlflow_url(workspace: Workspace) -> str:
-    """Return where MLflow's pages are (or would be) on this machine."""
+    """Return where MLflow's pages are: its server's address, or the port on this machine."""
+    if _is_server(workspace.tracking_uri):
+        return workspace.tracking_uri.rstrip("/")
     return f"http://127.0.0.1:{workspace.environment().get('TESSERA_MLFLOW_PORT', '5000')}"
 
 
@@ -105,6 +107,8 @@ def start_worker(workspace: Workspace, server: Orchestrator, stack: ExitStack) -
 def start_mlflow(workspace: Workspace, stack: ExitStack) -> str:
     """Serve MLflow's pages from one process, on this machine only.
 
+    A tracking server that ``MLFLOW_TRACKING_URI`` names has its own pages; then nothing is started.
+
     Returns:
         Their address; the stack ends the server.
 
@@ -112,6 +116,8 @@ def start_mlflow(workspace: Workspace, stack: ExitStack) -> str:
         TesseraError: The port is taken, or the server did not start.
     """
     pages = mlflow_url(workspace)
+    if _is_server(workspace.tracking_uri):
+        return pages
     port = int(pages.rsplit(":", 1)[1])
     _refuse_taken_port("127.0.0.1", port, setting="TESSERA_MLFLOW_PORT")
     store = ("--backend-store-uri", workspace.tracking_uri)
@@ -221,6 +227,10 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _is_server(tracking_uri: str) -> bool:
+    return tracking_uri.startswith(("http://", "https://"))
 
 
 def _answers(url: str) -> bool:

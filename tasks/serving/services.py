@@ -22,7 +22,7 @@ from tasks.errors import TesseraError
 from tasks.files import write_json
 from tasks.progress import say
 from tasks.running import processes
-from tasks.serving.orchestrator import Orchestrator, orchestrator
+from tasks.serving.orchestrator import FlowRun, Orchestrator, orchestrator
 from tasks.serving.servers import (
     MARK,
     create_tracking_store,
@@ -32,6 +32,8 @@ from tasks.serving.servers import (
 )
 from tasks.workspace import Workspace
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_RUN_OF_PROCESS = "PREFECT__FLOW_RUN_ID"
 _CANCEL_S = 60.0
 _WATCH_S = 2.0
 
@@ -115,7 +117,8 @@ def services(workspace: Workspace, *, owner: str, ui: bool) -> Iterator[Addresse
     server = orchestrator(workspace)
     with ExitStack() as stack:
         _own(workspace, stack)
-        if start_prefect(workspace, server, stack):
+        alone = start_prefect(workspace, server, stack)
+        if alone:
             # The server has only just come up, so no run that it remembers can be alive.
             server.bury(server.runs_in_flight())
         create_tracking_store(workspace)
@@ -125,7 +128,7 @@ def services(workspace: Workspace, *, owner: str, ui: bool) -> Iterator[Addresse
         write_json(_record_path(workspace), asdict(addresses))
         stack.callback(_record_path(workspace).unlink, missing_ok=True)
         # Called first on the way out, while server and worker are still there to obey.
-        stack.callback(_cancel_runs, server, worker)
+        stack.callback(_cancel_runs, server, worker, alone=alone)
         stack.callback(_ignore_signals)
         yield addresses
 
@@ -142,12 +145,31 @@ def _own(workspace: Workspace, stack: ExitStack) -> None:
     processes.end_marked(MARK, str(workspace.root))
 
 
-def _cancel_runs(server: Orchestrator, worker: int) -> None:
+def own_runs(server: Orchestrator, worker: int, *, alone: bool) -> list[FlowRun]:
+    """Return the runs in flight that end with us; those of other workers are none of our affair.
+
+    A process id does not tell whose a run is: another machine gives the same ones. The processes
+    that our worker has started name their run in their environment.
+
+    Args:
+        server: The Prefect server, which other projects may share.
+        worker: Process id of our worker.
+        alone: Whether the server is ours and ends with us too; a run that a worker has accepted
+            but not started then counts as ours.
+    """
+    ours = set()
+    for child in psutil.Process(worker).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            ours.add(child.environ().get(_RUN_OF_PROCESS))
+    return [
+        run for run in server.runs_in_flight() if run.id in ours or (alone and run.pid is None)
+    ]
+
+
+def _cancel_runs(server: Orchestrator, worker: int, *, alone: bool) -> None:
     """Cancel what our worker has in flight, and wait until it has ended."""
     try:
-        family = {child.pid for child in psutil.Process(worker).children(recursive=True)}
-        runs = [run for run in server.runs_in_flight() if run.pid is None or run.pid in family]
-        for run in runs:
+        for run in own_runs(server, worker, alone=alone):
             say(f"cancelling run {run.name}")
             server.cancel(run, wait_s=_CANCEL_S)
     except (TesseraError, psutil.NoSuchProcess) as error:
@@ -156,8 +178,11 @@ def _cancel_runs(server: Orchestrator, worker: int) -> None:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a block the way Ctrl-C does: in order, leaving nothing behind."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """Let SIGTERM and SIGHUP end a block the way Ctrl-C does: in order, leaving nothing behind.
+
+    A signal that is ignored stays ignored: that is how ``nohup`` keeps a run alive after a logout.
+    """
+    numbers = [n for n in _ENDING if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
@@ -167,7 +192,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 

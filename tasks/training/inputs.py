@@ -20,7 +20,13 @@ _S2, _S1, _HIDE = 2, 1, 3  # parts that keep the draws of one row independent
 
 
 def view_inputs(
-    s2: Series, s1: Series, length: int, seeds: npt.NDArray[np.uint64], dropout: float
+    s2: Series,
+    s1: Series,
+    length: int,
+    seeds: npt.NDArray[np.uint64],
+    *,
+    dropout: float,
+    device: torch.device,
 ) -> Inputs:
     """Draw one view of each d-pixel.
 
@@ -30,14 +36,14 @@ def view_inputs(
         length: Observations a sensor.
         seeds: One seed for each row and view.
         dropout: Chance of hiding Sentinel-2, and equally Sentinel-1.
+        device: Where the model is.
     """
     hide_s2, hide_s1 = drop_modality(
         hash_u64(seeds, _HIDE), dropout, has_s2=s2.counts > 0, has_s1=s1.counts > 0
     )
-    return (
-        *_sensor(s2, length, hash_u64(seeds, _S2), hide_s2),
-        *_sensor(s1, length, hash_u64(seeds, _S1), hide_s1),
-    )
+    s2_values, s2_doy = _sensor(s2, length, hash_u64(seeds, _S2), hide_s2)
+    s1_values, s1_doy = _sensor(s1, length, hash_u64(seeds, _S1), hide_s1)
+    return s2_values.to(device), s2_doy.to(device), s1_values.to(device), s1_doy.to(device)
 
 
 def _sensor(

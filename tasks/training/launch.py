@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tasks.errors import StageFailed
 from tasks.files import write_json
-from tasks.lifeline import die_with_runner
+from tasks.lifeline import PARENT, die_with_runner
 from tasks.params import TrainingParams
 from tasks.stage import Stage
 from tasks.training.records import Recorder
@@ -91,7 +91,9 @@ def _torchrun(module_name: str, job: Job, processes: int, recorder: Recorder) ->
         *(sys.executable, "-m", "tasks.lifeline", sys.executable, "-m", "torch.distributed.run"),
         *("--standalone", f"--nproc-per-node={processes}", "--module", module_name),
     ]
-    environment = os.environ | {JOB: str(path), "TESSERA_TIED": "1"}
+    # The processes are tied to the launcher, not to DVC.
+    inherited = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
+    environment = inherited | {JOB: str(path), "TESSERA_TIED": "1", PARENT: str(os.getpid())}
     process = subprocess.Popen(command, env=environment)
     while True:
         try:

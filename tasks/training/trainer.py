@@ -9,6 +9,7 @@ how many processes share them.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -96,7 +97,7 @@ def train(
         if rank == 0:
             recorder.add(record if norm is None else record | {"gradient_norm": norm})
         done = batch.step + 1
-        if done % params.checkpoint_every == 0 and done < params.steps:
+        if done % params.checkpoint_every == 0 or done == params.steps:
             save_checkpoint(engine, work / "checkpoints", done, rank)
     weights = engine.weights(objective.encoder)
     engine.close()
@@ -131,9 +132,14 @@ def _rows_at(positions: npt.NDArray[np.int64], num_rows: int, seed: int) -> npt.
     rows = np.empty_like(positions)
     for epoch in np.unique(positions // num_rows):
         within = positions // num_rows == epoch
-        order = np.argsort(hash_u64(seed, _EPOCH, int(epoch), np.arange(num_rows)), kind="stable")
+        order = _order_of_epoch(int(epoch), num_rows, seed)
         rows[within] = order[positions[within] % num_rows]
     return rows
+
+
+@lru_cache(maxsize=2)  # a batch spans two epochs at most
+def _order_of_epoch(epoch: int, num_rows: int, seed: int) -> npt.NDArray[np.int64]:
+    return np.argsort(hash_u64(seed, _EPOCH, epoch, np.arange(num_rows)), kind="stable")
 
 
 def _require_rows(num_rows: int, batch_size: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from tasks.diagnosis.finding import Finding
 from tasks.tracking import experiment_id, open_client
 from tasks.workspace import Workspace
 from tests.toy_project import make_toy
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -113,6 +116,88 @@ def test_locks_of_dead_dvc_processes_are_removed_and_live_ones_kept(project: Wor
         live.kill()
 
 
+def test_a_truncated_lock_file_is_removed_only_while_no_dvc_works_here(project: Workspace) -> None:
+    path = project.root / ".dvc" / "tmp" / "rwlock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"write": {"a": {"pi')
+    assert state(leftovers.check_dvc_locks(project, fix=False)) == "fail"
+    live = subprocess.Popen(
+        [sys.executable, "-c", "input()", "dvc", "repro"], stdin=subprocess.PIPE, cwd=project.root
+    )
+    with live:
+        found = leftovers.check_dvc_locks(project, fix=True)
+        assert (found.state, str(live.pid) in found.mend) == ("fail", True)
+        live.kill()
+    assert path.is_file()
+    assert state(leftovers.check_dvc_locks(project, fix=True)) == "mended"
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "ingest"], cwd=project.root, check=True)
+
+
+def test_locks_are_left_alone_while_dvc_is_changing_them(project: Workspace) -> None:
+    path = project.root / ".dvc" / "tmp" / "rwlock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"write": {"a": {"pid": dead_pid(), "cmd": "dvc repro"}}})
+    path.write_text(content)
+    # DVC's own lock class, as it holds it around every change.
+    code = (
+        "import sys; from dvc.lock import make_lock\n"
+        "with make_lock(sys.argv[1], tmp_dir='.'): print('held', flush=True); input()"
+    )
+    dvc = subprocess.Popen(
+        [sys.executable, "-c", code, str(path) + ".lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with dvc:
+        assert dvc.stdout is not None
+        assert dvc.stdout.readline() == "held\n"
+        found = doctor.asked("locks", lambda: leftovers.check_dvc_locks(project, fix=True))
+        assert (found.state, path.read_text()) == ("ok", content)
+        dvc.kill()
+    assert state(leftovers.check_dvc_locks(project, fix=True)) == "mended"
+
+
+def test_every_check_answers_though_the_files_that_they_read_are_damaged(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    sound = [finding.name for finding in doctor.examine(project)]
+    lock = project.root / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text('{"wri')
+    database = project.state / "mlflow" / "mlflow.db"
+    database.parent.mkdir(parents=True, exist_ok=True)
+    database.write_bytes(b"not a database" * 1000)
+    pins = project.root / "infra" / "lock" / "requirements.txt"
+    pins.parent.mkdir(parents=True)
+    pins.write_bytes(b"\xff\xfe")
+    findings = doctor.examine(project)
+    assert [finding.name for finding in findings] == sound
+    failed = {finding.name: finding for finding in findings if finding.state == "fail"}
+    assert {"DVC locks", "experiments", "locked versions"} <= set(failed)
+    assert all(finding.mend for finding in failed.values())
+
+
+def test_every_make_target_that_a_mend_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    checks = [REPOSITORY / "tasks" / "doctor.py", *(REPOSITORY / "tasks/diagnosis").glob("*.py")]
+    named = {
+        target
+        for path in checks
+        for target in re.findall(r"\bmake (?:[A-Z]+=\S+ )?([a-z-]+)", path.read_text())
+    }
+    assert {"setup", "lock"} <= named <= targets
+
+
+@pytest.mark.parametrize(("version", "state"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 12), "fail")])
+def test_only_the_python_that_the_lock_files_hold_for_is_accepted(
+    version: tuple[int, int], state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (*version, 4))
+    assert installation.check_python().state == state
+
+
 def test_half_built_outputs_are_removed_only_when_nobody_builds_them(project: Workspace) -> None:
     folder = project.artifacts / "distill"
     for size in "NS":
@@ -152,8 +237,8 @@ def test_an_mlflow_run_without_a_live_stage_is_ended(workspace: Workspace) -> No
     lock = workspace.output("distill@N").with_name(".N.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        assert state(leftovers.check_experiments(workspace, fix=False)[0]) == "warn"
-        assert state(leftovers.check_experiments(workspace, fix=True)[0]) == "mended"
+        assert state(leftovers.check_experiments(workspace, fix=False)) == "warn"
+        assert state(leftovers.check_experiments(workspace, fix=True)) == "mended"
     assert client.get_run(dead).info.status == "KILLED"
     assert client.get_run(alive).info.status == "RUNNING"
 
@@ -162,5 +247,5 @@ def test_a_project_that_was_moved_is_noticed(workspace: Workspace, tmp_path: Pat
     experiment_id(open_client(workspace), workspace)
     moved = tmp_path / "moved"
     shutil.copytree(workspace.root, moved)
-    place = leftovers.check_experiments(Workspace(moved), fix=False)[1]
+    place = leftovers.check_project_folder(Workspace(moved))
     assert (place.name, place.state) == ("project folder", "fail")

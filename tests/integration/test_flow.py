@@ -90,7 +90,10 @@ def test_a_complete_run_runs_every_stage_in_the_order_of_the_graph(
     stages += [f"distill@{size}" for size in "NSML"]
     expected = dict.fromkeys(stages, "ran") | {"evaluate": "ran", "promote": "promoted"}
     expected |= {"export": "ran", "report": "ran"}
-    assert list(finished.items()) == list(expected.items())
+    assert finished == expected
+    # Students do not depend on each other, so they end in any order.
+    names = [stage.split("@")[0] for stage in finished]
+    assert names == [stage.split("@")[0] for stage in expected]
     # Each stage passes its input on, so four students of one line make a report of four.
     assert (toy.root / "artifacts" / "report").read_text() == "1 2 3\n"
     assert "stages" in artifacts_of(toy)

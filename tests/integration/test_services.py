@@ -6,7 +6,7 @@ import signal
 import socket
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -14,6 +14,9 @@ import psutil
 import pytest
 
 from tasks.serving.orchestrator import Orchestrator
+from tasks.serving.servers import mlflow_url, start_mlflow
+from tasks.serving.services import ended_by_signals, own_runs
+from tasks.workspace import Workspace
 from tests.toy_project import Toy, make_toy
 
 pytestmark = pytest.mark.slow
@@ -42,9 +45,10 @@ def test_run_brings_up_what_it_needs_ends_it_and_is_idle_the_second_time(tmp_pat
     toy = make_toy(tmp_path / "toy")
     first = toy.python("tasks.cli", "run", "--json")
     assert first.returncode == 0, first.stdout + first.stderr
-    statuses = [stage["status"] for stage in json.loads(first.stdout.splitlines()[-1])["stages"]]
+    statuses = [stage["status"] for stage in json.loads(first.stdout)["stages"]]
     assert statuses.count("ran") == 12
     assert statuses.count("promoted") == 1
+    assert "ingest | working" in first.stderr
     assert toy.servers() == []
     assert (toy.root / ".tessera" / "prefect" / "prefect.db").is_file()
     assert (toy.root / ".tessera" / "mlflow" / "mlflow.db").is_file()
@@ -71,6 +75,7 @@ def test_up_twice_is_up_once_and_ctrl_c_cancels_what_runs_and_leaves_nothing(toy
         run = Orchestrator(toy.api).start_run({"start": "report"})
         toy.wait_for((toy.root / "begun").exists)
         assert toy.servers()
+        assert [r.id for r in own_runs(Orchestrator(toy.api), owner.pid, alone=False)] == [run.id]
         owner.send_signal(signal.SIGINT)
         owner.wait(timeout=180)
         assert owner.returncode == 0
@@ -90,11 +95,40 @@ def test_doctor_buries_dead_runs_and_a_killed_owner_takes_its_servers_along(toy:
         assert Orchestrator(toy.api).runs_in_flight() == []
         assert finding(toy, "flow runs")["state"] == "ok"
 
+        stranger = request(toy, "POST", "/flow_runs/", running_flow(toy))["id"]
+        server, worker = Orchestrator(toy.api), owner.pid
+        assert [run.id for run in server.runs_in_flight()] == [stranger]
+        assert own_runs(server, worker, alone=False) == []
+        assert [run.id for run in own_runs(server, worker, alone=True)] == [stranger]
+
         servers = psutil.Process(owner.pid).children()
         owner.kill()
         assert psutil.wait_procs(servers, timeout=60)[1] == []
     with toy.up():
         assert Orchestrator(toy.api).home() == toy.root / ".tessera" / "prefect"
+
+
+def test_a_tracking_server_elsewhere_is_linked_to_and_nothing_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org/")
+    workspace = Workspace(tmp_path)
+    with ExitStack() as stack:
+        assert start_mlflow(workspace, stack) == "https://mlflow.example.org"
+    assert mlflow_url(workspace) == "https://mlflow.example.org"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stays_ignored_as_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def state_in_database(toy: Toy, run_id: str) -> str:
@@ -112,12 +146,15 @@ def finding(toy: Toy, name: str, *options: str) -> dict[str, str]:
 
 def dead_run(toy: Toy) -> str:
     """Enter a run that counts as running in a process that does not exist; return its name."""
-    flow = request(toy, "POST", "/flows/", {"name": "tessera"})
-    body = {"flow_id": flow["id"], "state": {"type": "RUNNING"}}
-    made = request(toy, "POST", "/flow_runs/", body)
+    made = request(toy, "POST", "/flow_runs/", running_flow(toy))
     free = next(pid for pid in range(4_000_000, 1, -1) if not psutil.pid_exists(pid))
     request(toy, "PATCH", f"/flow_runs/{made['id']}", {"infrastructure_pid": str(free)})
     return str(made["name"])
+
+
+def running_flow(toy: Toy) -> dict[str, object]:
+    flow = request(toy, "POST", "/flows/", {"name": "tessera"})
+    return {"flow_id": flow["id"], "state": {"type": "RUNNING"}}
 
 
 def request(toy: Toy, method: str, path: str, body: Mapping[str, object]) -> dict[str, str]:

@@ -36,6 +36,8 @@ def test_every_command_explains_itself(command: str) -> None:
     done = run("-m", "tasks.cli", command, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: tessera {command}")
+    example = done.stdout.partition("Example")[2].partition("Options:")[0]
+    assert f": tessera {command}" in " ".join(example.split()), "no example with a command line"
 
 
 def test_help_imports_no_heavy_library() -> None:

@@ -23,7 +23,8 @@ def gone(pid: int, within_s: float = 20.0) -> bool:
 def start(script: str, **environment: str) -> subprocess.Popen[str]:
     """Start a Python process that starts another, and wait until the inner one is up."""
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
+        # The last word makes it look like DVC, whose stages must have DVC above them.
+        [sys.executable, "-c", script, *(["dvc"] if "DVC_STAGE" in environment else [])],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
@@ -73,3 +74,28 @@ def test_tied_command_dies_with_its_caller() -> None:
     runner.kill()
     runner.wait()
     assert gone(inner)
+
+
+def test_stage_whose_runner_died_during_its_imports_ends_itself() -> None:
+    orphan = f"import time; time.sleep(1.5); {STAGE}"
+    command = [sys.executable, "-c", orphan]
+    script = (
+        f"import subprocess; p = subprocess.Popen({command}); print('up', flush=True); p.wait()"
+    )
+    runner = start(script, DVC_STAGE="pack")
+    inner = inner_of(runner)
+    runner.kill()
+    runner.wait()
+    assert gone(inner, within_s=10.0)
+
+
+def test_tied_command_ends_itself_if_the_meant_parent_is_gone_already() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.lifeline", sys.executable, "-c", "print('ran')"],
+        env=os.environ | {"TESSERA_PARENT": "999999999"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout == ""

@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from tasks.running.journal import Receipt
-from tasks.running.outcome import mlflow_run, outcome, render, verdict
+from tasks.running.journal import Journal, Receipt
+from tasks.running.outcome import mlflow_run, outcome, render, scores_of_run, verdict_of_run
 from tasks.workspace import Workspace
 
 RECEIPTS = [
@@ -53,15 +53,42 @@ def test_a_failed_stage_is_the_failure_of_the_outcome(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.to_json()))["stages"][-1]["message"] == failed.message
 
 
-def test_the_verdict_of_a_failed_validation_is_found_in_the_copy_that_is_kept(
+def journal_of(workspace: Workspace, *receipts: Receipt) -> Journal:
+    journal = Journal(workspace, f"run-{len(receipts)}")
+    for receipt in receipts:
+        journal.add(receipt)
+    return journal
+
+
+def test_results_of_earlier_runs_are_not_shown_as_those_of_a_run_that_did_not_get_there(
     tmp_path: Path,
 ) -> None:
     workspace = Workspace(tmp_path)
-    assert verdict(workspace) is None
-    write(workspace.state / "validation" / "archive" / "verdict.json", {"success": False})
-    assert verdict(workspace) == {"success": False}
     write(workspace.output("validate") / "verdict.json", {"success": True})
-    assert verdict(workspace) == {"success": True}
+    write(workspace.output("evaluate") / "scores.json", {"composite": {"N": {"16": 0.5}}})
+    ingested = Receipt("ingest", "ran", 1.0)
+    journal = journal_of(workspace, ingested)
+    assert (verdict_of_run(journal), scores_of_run(journal)) == (None, {})
+    journal = journal_of(workspace, ingested, Receipt("validate", "up to date", 1.0))
+    assert (verdict_of_run(journal), scores_of_run(journal)) == ({"success": True}, {})
+    evaluated = [Receipt(stage, "ran", 1.0) for stage in ("validate", "evaluate")]
+    assert scores_of_run(journal_of(workspace, ingested, *evaluated)) == {"N": {"16": 0.5}}
+
+
+def test_the_verdict_of_a_refused_archive_is_found_in_the_copy_that_is_kept(
+    tmp_path: Path,
+) -> None:
+    workspace = Workspace(tmp_path)
+    write(workspace.state / "validation" / "archive" / "verdict.json", {"success": False})
+    refused = Receipt("validate", "failed", 1.0, message="ValidationFailed: 3 checks")
+    assert verdict_of_run(journal_of(workspace, refused)) == {"success": False}
+
+
+def test_a_validation_that_broke_down_does_not_show_an_earlier_verdict(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write(workspace.state / "validation" / "archive" / "verdict.json", {"success": False})
+    killed = Receipt("validate", "failed", 1.0, message="exit code 255")
+    assert verdict_of_run(journal_of(workspace, killed)) is None
 
 
 def test_the_experiment_of_a_stage_is_known_from_its_provenance(tmp_path: Path) -> None:

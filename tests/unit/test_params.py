@@ -18,11 +18,11 @@ def settings(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("steps: 150", "setps: 150", "pretrain.setps"),
+        ("  steps:", "  setps:", "pretrain.setps"),
         ("zero_stage: 1", "zero_stage: 4", "pretrain.zero_stage"),
         ("latent: 16, layers", "latent: -1, layers", "expected latent of at least 1, got -1"),
         ("batch_size: 256", "batch_size: 257\n  processes: 2", "not YAML"),
-        ("processes: 1", "processes: 3", "not a multiple of processes 3"),
+        ("processes: 1", "processes: 3", "not a multiple of twice the processes 3"),
         ("pack:", "packing:", "pack: Field required"),
         ("model: tessera-student", "model: ../escape", "promote.model"),
     ],

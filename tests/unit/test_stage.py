@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import DigestMismatch, LineageError
+from tasks.errors import DigestMismatch, LineageError, TrackingError
 from tasks.manifest import MANIFEST, read_manifest
 from tasks.params import read_params
 from tasks.stage import Stage, run_stage
@@ -80,7 +81,7 @@ def test_failing_rerun_keeps_the_old_output(workspace: Workspace) -> None:
     assert bytes_below(workspace.output("ingest")) == first
 
 
-def test_work_folder_survives_a_failure_and_is_gone_after_success(workspace: Workspace) -> None:
+def test_work_folder_survives_a_failure_and_is_new_after_success(workspace: Workspace) -> None:
     seen: list[bool] = []
 
     def resume(stage: Stage) -> None:
@@ -94,8 +95,27 @@ def test_work_folder_survives_a_failure_and_is_gone_after_success(workspace: Wor
     with pytest.raises(DigestMismatch):
         run(workspace, resume)
     run(workspace, resume)
-    assert seen == [False, True]
-    assert not (workspace.state / "work" / "ingest").exists()
+    run(workspace, resume)
+    assert seen == [False, True, False]
+
+
+def test_finished_work_is_kept_until_dvc_has_recorded_the_output(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def resume(stage: Stage) -> None:
+        seen.append((stage.work / "mark").exists())
+        (stage.work / "mark").touch()
+        write_two_files(stage)
+
+    monkeypatch.setenv("DVC_STAGE", "ingest")
+    run(workspace, resume)
+    shutil.rmtree(workspace.output("ingest"))  # what DVC does to an output it did not record
+    run(workspace, resume)
+    (workspace.root / "dvc.lock").touch()
+    run(workspace, resume)
+    assert seen == [False, True, False]
 
 
 def test_other_parameters_do_not_resume_from_this_work(workspace: Workspace) -> None:
@@ -193,3 +213,20 @@ def test_provenance_names_the_manifest_and_the_mlflow_run(workspace: Workspace) 
     run_id = facts["mlflow_run"]
     tags = open_client(workspace).get_run(run_id).data.tags
     assert tags["tessera.digest"] == facts["manifest"]
+
+
+def test_database_whose_creation_was_killed_is_made_anew(tmp_path: Path) -> None:
+    fresh = Workspace(tmp_path)
+    half = tmp_path / ".tessera" / "mlflow" / "mlflow.db.making"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half a database")
+    assert [e.name for e in open_client(fresh).search_experiments()] == ["Default"]
+
+
+def test_damaged_database_is_named_with_the_way_out(tmp_path: Path) -> None:
+    fresh = Workspace(tmp_path)
+    database = tmp_path / ".tessera" / "mlflow" / "mlflow.db"
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"not a database, and long enough to be looked at as one" * 100)
+    with pytest.raises(TrackingError, match="Restore the database"):
+        open_client(fresh)

@@ -64,6 +64,26 @@ def test_empty_archive_is_refused_with_the_way_out(tmp_path: Path) -> None:
         find_tiles(tmp_path / "nowhere")
 
 
+def test_archive_that_is_itself_a_tile_is_refused(tmp_path: Path) -> None:
+    write_tile(tmp_path / "0_0_4_3")
+    with pytest.raises(DataError, match="Name the folder above the tile"):
+        find_tiles(tmp_path / "0_0_4_3")
+
+
+def test_tile_inside_another_is_refused(tmp_path: Path) -> None:
+    write_tile(tmp_path / "0_0_4_3")
+    write_tile(tmp_path / "0_0_4_3" / "copy" / "0_0_4_3")
+    with pytest.raises(DataError, match="none inside another"):
+        find_tiles(tmp_path)
+
+
+def test_tile_without_bands_is_still_found(tmp_path: Path) -> None:
+    write_tile(tmp_path / "0_0_4_3")
+    for name in ("bands", "sar_ascending"):
+        (tmp_path / "0_0_4_3" / f"{name}.npy").unlink()
+    assert [ref.key for ref in find_tiles(tmp_path)] == ["0_0_4_3"]
+
+
 def test_only_valid_observations_are_collected_in_time_order(tile: TileRef) -> None:
     opened = read_tile(tile)
     found = dpixels_of(opened, np.arange(HEIGHT * WIDTH), 0)
