@@ -6,7 +6,7 @@ A run shows only what its own stages brought about: results that an earlier run 
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
@@ -24,11 +24,11 @@ def shown(journal: Journal) -> Iterator[None]:
     """Publish what a run did when the block ends; its own error goes before one of the pages."""
     try:
         yield
-    except BaseException as error:
-        try:
+    except BaseException:
+        # Whatever goes wrong with a page is less than what is already on its way up.
+        with suppress(Exception):
             show(journal)
-        finally:
-            raise error
+        raise
     show(journal)
 
 

@@ -27,6 +27,20 @@ class Archive:
         """Collect the observations of chosen pixels (flat indices, rising) of a tile."""
         return dpixels_of(self.tiles[index], rows, self.catalogue.first_pixel_id(index))
 
+    def observed(self, index: int) -> npt.NDArray[np.bool_]:
+        """Return (H, W): the pixel has at least one valid observation of any sensor.
+
+        Validity is that of ``dpixels_of``. Read time by time, so memory holds one image.
+        """
+        tile = self.tiles[index]
+        seen = np.zeros(tile.shape, bool)
+        for image in tile.valid:
+            seen |= np.asarray(image) != 0
+        for values, _ in tile.radar.values():
+            for image in values:
+                seen |= (np.asarray(image) != 0).any(axis=-1)
+        return seen
+
 
 def open_archive(workspace: Workspace, folder: Path) -> Archive:
     """Open the archive that ``ingest`` catalogued into its output ``folder``.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tasks.archive import Archive, open_archive
-from tasks.embedding import Encoder, count_observations, open_encoder
+from tasks.embedding import Encoder, open_encoder
 from tasks.errors import ParamsError
 from tasks.evaluation.features import Extract, embedding_of, features_of, raw_composites
 from tasks.evaluation.labels import Task, TaskTooSmall, read_tasks
@@ -40,7 +40,7 @@ def evaluate(workspace: Workspace, params: Params) -> None:
         _require_prefix(encoders, section)
         archive = open_archive(workspace, stage.parents["ingest"])
         found = read_tasks(archive, section)
-        tasks = [_observed(archive, item) for item in found if isinstance(item, Task)]
+        tasks = [item for item in found if isinstance(item, Task)]
         skipped = [item for item in found if isinstance(item, TaskTooSmall)]
         sizes = {name: encoder.num_parameters for name, encoder in encoders.items()}
         board = Leaderboard(sizes, section.rank_prefix)
@@ -52,16 +52,6 @@ def evaluate(workspace: Workspace, params: Params) -> None:
 
     parents = ("ingest", "pretrain", *(f"distill@{name}" for name in students))
     run_stage("evaluate", body, workspace=workspace, section=section, parents=parents)
-
-
-def _observed(archive: Archive, task: Task) -> Task:
-    """Leave out d-pixels without any observation: no model has an embedding for them."""
-    seen = np.zeros(len(task.row), bool)
-    for index in np.unique(task.tile).tolist():
-        here = np.flatnonzero(task.tile == index)
-        counts = count_observations(archive.dpixels(index, task.row[here]))
-        seen[here] = counts.any(axis=1)
-    return task.take(np.flatnonzero(seen))
 
 
 def _require_prefix(encoders: Mapping[str, Encoder], section: EvaluateParams) -> None:

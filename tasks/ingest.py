@@ -6,7 +6,7 @@ a file that changes afterwards is noticed before it is used. What the arrays hol
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Catalogue:
 
     archive: Path
     entries: tuple[Entry, ...]
+    legends: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Path below the archive, size and SHA-256 of each label's names and colours, by label name."""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -69,6 +71,15 @@ class Catalogue:
     def label(self, index: int, name: str) -> Path | None:
         """Return a label raster of a tile, verified; ``None`` where the tile has no such label."""
         recorded = self.entries[index].labels.get(name)
+        if recorded is None:
+            return None
+        path: Path = self.archive / recorded["path"]
+        _check(path, recorded)
+        return path
+
+    def legend(self, name: str) -> Path | None:
+        """Return a label's names and colours, verified; ``None`` where the archive has none."""
+        recorded = self.legends.get(name)
         if recorded is None:
             return None
         path: Path = self.archive / recorded["path"]
@@ -116,6 +127,14 @@ def _entry(archive: Path, ref: TileRef) -> Entry:
     return Entry(ref.key, ref.year, files, labels)
 
 
+def find_legends(archive: Path) -> dict[str, dict[str, Any]]:
+    """Describe every ``labels/<label>.json`` of an archive, by label name."""
+    return {
+        path.stem: _describe(path) | {"path": path.relative_to(archive).as_posix()}
+        for path in sorted((archive / "labels").glob("*.json"))
+    }
+
+
 def _files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file())
 
@@ -131,14 +150,19 @@ def read_catalogue(workspace: Workspace, folder: Path) -> Catalogue:
     """
     content = json.loads((folder / CATALOGUE).read_text())
     archive = workspace.root / read_params(workspace.params).ingest.archive
-    return Catalogue(archive, tuple(Entry(**entry) for entry in content["tiles"]))
+    return Catalogue(
+        archive, tuple(Entry(**entry) for entry in content["tiles"]), content["legends"]
+    )
 
 
 def ingest(workspace: Workspace, params: Params) -> None:
     """Run the stage."""
     archive = workspace.root / params.ingest.archive
     entries = make_catalogue(archive)
-    content = {"tiles": [asdict(entry) for entry in entries]}
+    content = {
+        "tiles": [asdict(entry) for entry in entries],
+        "legends": find_legends(archive),
+    }
     digest = sha256(canonical_json(content).encode()).hexdigest()
 
     def body(stage: Stage) -> None:

@@ -53,10 +53,9 @@ class ValidateParams(Section):
     """Of the observations marked clear, how many may look like thick cloud."""
     min_clear_share: Share
     """Of all optical observations of a tile, how many must be marked clear."""
-    max_clear_share: Share
-    """Of all optical observations of a tile, how many may be marked clear."""
     max_dark_dn: Annotated[float, Field(gt=0)]
-    """Darkest 2 % of the darkest band; raise it for deserts, which have no dark target."""
+    """Darkest 2 % of the darkest band, of a tile and of most of its dates, where there is vegetation
+    or water, or a step between dates; ground that is bright by itself is not judged."""
     max_order_gain: Annotated[float, Field(gt=0)]
     """How much better another band order may explain a tile; see ``tasks.validation.band_order``."""
 

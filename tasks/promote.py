@@ -126,7 +126,7 @@ def judge(candidate: Candidate, incumbent: Version | None, margin: float) -> str
             found=f"suite {held.suite[:12] or 'none'} at prefix {held.rank_prefix}",
             where=name,
             mend="Scores of two suites cannot be compared. Start another line: "
-            f"tessera promote {incumbent.model}-2. Or let this one start afresh, without a "
+            f"tessera promote {incumbent.model}-2 (for every run: promote.model). Or let this one start afresh, without a "
             f"comparison: delete the alias {STAGING} of {incumbent.model} in MLflow's page of the "
             f"model, then tessera promote {incumbent.model}.",
         )

@@ -189,8 +189,9 @@ def _read_tags(tags: dict[str, str]) -> Candidate:
 
 def _number(value: object) -> float:
     """Return a number of a tag; NaN for anything else, text included."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return math.nan
 
 
 def _lineage_tags(workspace: Workspace, stage: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Tile folders in the public d-pixel layout, read strictly.
 
-An archive is a folder of tile folders, wherever they lie below it; a parent folder named by four
-digits is the year. Labels, if any, are GeoTIFFs in ``labels/``, named by the tile's path and the
+An archive is a folder of tile folders, wherever they lie below it; a folder of four digits between
+archive and tile is the year. Labels, if any, are GeoTIFFs in ``labels/``, named by the tile's path and the
 label: ``labels/2021/0_0_40_40_land_cover.tif``. Nothing missing is replaced: a tile without its
 validity file or its days is refused, while an absent orbit is legal.
 """
@@ -168,6 +168,26 @@ def read_raster(path: Path) -> Array:
         raise DataError(
             "a readable GeoTIFF", found=str(error), where=str(path), mend="Replace the file."
         ) from error
+
+
+def read_label_raster(path: Path) -> tuple[Array, Array]:
+    """Read the only band of a GeoTIFF and which of its pixels hold a value.
+
+    Returns:
+        Values (H, W), and bool (H, W) that is False at nodata and where the file's own mask or
+        alpha band hides the pixel.
+
+    Raises:
+        DataError: The file is not a raster that can be read.
+    """
+    try:
+        with rasterio.open(path) as source:
+            band = source.read(1, masked=True)
+    except rasterio.errors.RasterioError as error:
+        raise DataError(
+            "a readable GeoTIFF", found=str(error), where=str(path), mend="Replace the file."
+        ) from error
+    return np.asarray(band.data), ~np.ma.getmaskarray(band)
 
 
 def _load(ref: TileRef, name: str) -> Array:

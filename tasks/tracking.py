@@ -37,7 +37,6 @@ from mlflow.entities import (
     ViewType,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -142,8 +141,8 @@ def open_client(workspace: Workspace) -> MlflowClient:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".create.lock"):
         _create_database(workspace)
-        client = MlflowClient(workspace.tracking_uri)
         try:
+            client = MlflowClient(workspace.tracking_uri)
             client.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError) as error:
             raise TrackingError(

@@ -6,13 +6,14 @@ The packages are copied, so that the promotion gate can be replaced by a stub of
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +41,8 @@ class Toy:
     root: Path
     prefect_port: int
     mlflow_port: int
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """More of the environment in which its commands run."""
 
     @property
     def api(self) -> str:
@@ -55,6 +58,7 @@ class Toy:
         return (
             kept
             | {
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
                 "PYTHONPATH": str(self.root),
                 "TESSERA_MLFLOW_PORT": str(self.mlflow_port),
                 "DVC_NO_ANALYTICS": "1",
@@ -64,6 +68,7 @@ class Toy:
                 "NO_COLOR": "1",
                 "COLUMNS": "200",
             }
+            | dict(self.variables)
             | more
         )
 
@@ -93,6 +98,7 @@ class Toy:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509 - the tests start no threads
         )
 
     def servers(self) -> list[psutil.Process]:
@@ -125,6 +131,11 @@ class Toy:
         (self.root / "stages" / f"{stage}.sh").write_text(command + "\n")
 
 
+def _heed_ctrl_c() -> None:
+    """Undo what a shell does to the programs that it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def make_toy(root: Path) -> Toy:
     """Create the project in an empty folder."""
     root.mkdir(parents=True, exist_ok=True)
@@ -135,7 +146,8 @@ def make_toy(root: Path) -> Toy:
     (root / "tasks" / "promote.py").write_text(_GATE)
     for name in ("params.yaml", "prefect.yaml"):
         shutil.copy(REPOSITORY / name, root / name)
-    toy = Toy(root, *free_ports(2))
+    prefect_port, mlflow_port = free_ports(2)
+    toy = Toy(root, prefect_port, mlflow_port)
     (root / "pyproject.toml").write_text(prefect_settings(toy.prefect_port))
     (root / ".gitignore").write_text(".tessera/\nartifacts/\n__pycache__/\n")
     _write_graph(toy)

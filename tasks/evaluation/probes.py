@@ -10,6 +10,7 @@ intervals are decisions of ours.
 """
 
 from dataclasses import dataclass
+from math import e, factorial
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,9 @@ PROBE = "mean-fill, standardise, logistic C=0.1 balanced | ridge alpha=10; group
 """Part of the suite's digest: other probes give scores that cannot be compared."""
 _INTERVAL = (0.025, 0.975)
 _ITERATIONS = 5000
+_FEWEST_CLASSES = 2
+_POISSON = np.cumsum([1 / (e * factorial(k)) for k in range(18)])
+"""Cumulative distribution of Poisson(1), as far as doubles resolve it."""
 
 Array = npt.NDArray[np.float64]
 
@@ -45,7 +49,7 @@ class Score:
     raw: float
     """Balanced accuracy, or R2 without the clip."""
     draws: Array
-    """(bootstrap,) the bootstrap's scores; draw b has the same groups for every model."""
+    """(bootstrap,) the bootstrap's scores; draw b weighs a group alike in all models and tasks."""
 
 
 def folds_of(task: Task, seed: int) -> npt.NDArray[np.int64]:
@@ -108,16 +112,20 @@ def _model(task: Task) -> Pipeline:
 def resampled_scores(
     task: Task, predicted: npt.NDArray[np.generic], *, seed: int, bootstrap: int
 ) -> Array:
-    """Score ``bootstrap`` resamples of whole groups, drawn with replacement.
+    """Score ``bootstrap`` resamples of whole groups.
+
+    Decision: a group's weight in a draw is Poisson(1), the limit of drawing with replacement, from
+    the hash of draw and group. So it needs no other group: draw b is one resample of the ground of
+    the whole archive, of which each task sees its part, and means over tasks are joint draws.
 
     Returns:
         (bootstrap,) scores. A class that a resample misses does not enter its mean; a resample
-        whose target does not vary, or with a single class, counts with the score of all groups.
+        whose target does not vary, or with less than two classes, counts with the score of all
+        groups.
     """
     groups, member = np.unique(task.group, return_inverse=True)
-    draw = uniform(hash_u64(seed, np.arange(bootstrap)[:, None], np.arange(len(groups))))
-    picks = np.floor(draw * len(groups)).astype(np.int64)
-    weight = np.stack([np.bincount(row, minlength=len(groups)) for row in picks]).astype(np.float64)
+    draw = uniform(hash_u64(seed, np.arange(bootstrap)[:, None], groups))
+    weight = np.searchsorted(_POISSON, draw, side="right").astype(np.float64)
     if task.kind == "classification":
         return _resampled_accuracy(task, predicted, member, weight)
     return _resampled_r2(task.value, predicted.astype(np.float64), member, weight)
@@ -135,6 +143,8 @@ def _resampled_accuracy(
     total = np.bincount(cell, minlength=size).reshape(-1, num_classes)
     right = np.bincount(cell, task.value == predicted, size).reshape(-1, num_classes)
     totals, rights = weight @ total, weight @ right
+    missed = (totals > 0).sum(axis=1) < _FEWEST_CLASSES
+    totals[missed], rights[missed] = total.sum(axis=0), right.sum(axis=0)
     present = totals > 0
     recall = np.where(present, rights / np.maximum(totals, 1), 0.0)
     accuracy = recall.sum(axis=1) / present.sum(axis=1)
@@ -149,7 +159,7 @@ def _resampled_r2(
     count, first, second, residual = (
         weight @ np.bincount(member, term, weight.shape[1]) for term in terms
     )
-    total = second - first**2 / count
+    total = second - first**2 / np.maximum(count, 1)
     varies = total > 0
     r2 = 1 - residual / np.where(varies, total, 1.0)
     return np.asarray(np.where(varies, np.maximum(r2, 0.0), clipped_r2(truth, predicted)))

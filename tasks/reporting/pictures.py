@@ -4,20 +4,22 @@ It deliberately draws nothing itself; pixels become pictures in ``tasks.reportin
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tasks.archive import Archive
-from tasks.evaluation.labels import GROUP_LABEL
+from tasks.evaluation.ground import GROUP_LABEL, read_label
+from tasks.progress import say
 from tasks.reporting.facts import Facts, Run
 from tasks.reporting.maps import Palette, embedding_maps, label_map, true_colours
 from tasks.scores import read_scores
-from tasks.tiles import Array, read_raster
+from tasks.tiles import Array
 
 _MOST_MAPS = 24
+_COLOUR = re.compile(r"#?[0-9a-fA-F]{6}")
 _COLOURS = (
     *("#e8c548", "#2f9e44", "#3b7dd8", "#d9534f", "#8e5bb5", "#e08a2c"),
     *("#4fb3a5", "#a8643c", "#c9579b", "#7f8c3a", "#5b6bbf", "#9aa0a6"),
@@ -78,28 +80,48 @@ def _label_name(run: Run, archive: Archive) -> str | None:
 
 
 def _label(archive: Archive, index: int, name: str | None) -> Array | None:
-    path = archive.catalogue.label(index, name) if name else None
-    return read_raster(path) if path else None
+    """Return a label raster with 0 wherever it has no value."""
+    found = read_label(archive, index, name) if name else None
+    return None if found is None else np.where(found[1], found[0], np.zeros_like(found[0]))
 
 
 def _palette(archive: Archive, name: str | None, labels: Sequence[Array | None]) -> Palette:
     """Name and colour the codes: as the archive's ``labels/<name>.json`` says, else by rank."""
-    known = _described(archive.catalogue.archive / "labels" / f"{name}.json")
+    path = archive.catalogue.legend(name) if name else None
+    known = {} if path is None else read_legend(path)
     present = [np.unique(label) for label in labels if label is not None]
     codes = sorted({int(code) for unique in present for code in unique} - {0})
     colours, names = {}, {}
     for rank, code in enumerate(codes):
         facts = known.get(str(code), {})
         colours[code] = _rgb(facts.get("colour", _COLOURS[rank % len(_COLOURS)]))
-        names[code] = str(facts.get("name", code))
+        names[code] = facts.get("name", str(code))
     return Palette(colours, names)
 
 
-def _described(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text())
+def read_legend(path: Path) -> dict[str, dict[str, str]]:
+    """Read a legend: per class code an object with ``name`` and ``colour`` (``#rrggbb``).
+
+    Returns:
+        What it says; nothing where it is malformed, which is printed: it is only decoration.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        return _ignored(path, str(error))
+    if not isinstance(content, dict):
+        return _ignored(path, "it is not an object")
+    for code, facts in content.items():
+        if not (isinstance(facts, dict) and all(isinstance(v, str) for v in facts.values())):
+            return _ignored(path, f"{code} is not an object of texts")
+        if not _COLOUR.fullmatch(facts.get("colour", "#000000")):
+            return _ignored(path, f"the colour of {code} is not like #2f9e44")
     return content
+
+
+def _ignored(path: Path, reason: str) -> dict[str, dict[str, str]]:
+    say(f"report: {path.name} is not used, colours are the default ones: {reason}")
+    return {}
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

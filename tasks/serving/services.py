@@ -161,9 +161,7 @@ def own_runs(server: Orchestrator, worker: int, *, alone: bool) -> list[FlowRun]
     for child in psutil.Process(worker).children(recursive=True):
         with suppress(psutil.Error):  # it has ended meanwhile
             ours.add(child.environ().get(_RUN_OF_PROCESS))
-    return [
-        run for run in server.runs_in_flight() if run.id in ours or (alone and run.pid is None)
-    ]
+    return [run for run in server.runs_in_flight() if run.id in ours or (alone and run.pid is None)]
 
 
 def _cancel_runs(server: Orchestrator, worker: int, *, alone: bool) -> None:

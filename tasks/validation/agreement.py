@@ -4,7 +4,9 @@ A file that was exchanged with another tile's, turned or mirrored keeps every st
 Only together with the others does it look wrong: clouds are not where the masks have them, fields
 are not where the radar has them. The one idea: measure the agreement as the files lie, and again
 with one of them mirrored and shifted. Those are what chance gives in this very landscape, so no
-limit has to be guessed: right files agree better than all of them, foreign files do not.
+limit has to be guessed: right files agree better than all of them, foreign files do not. A move that
+leaves the landscape as it was, such as mirroring along a straight coast, gives no chance agreement
+but the right one, so it is left out.
 
 Small tiles (under 32 pixels a side) and tiles without structure are not judged: nothing can be told
 there.
@@ -29,6 +31,10 @@ _MIN_PARTIAL_DATES = 5
 _NUM_COMPONENTS = 5  # of the ten mean bands; the rest is noise
 _MIN_STRUCTURE = 3.0  # variance of the mean map over what the variation in time alone would leave
 _MAX_DN = 8000  # undetected cloud must not dominate a mean
+_MAX_LIKENESS = (
+    0.64  # share of variance (correlation 0.8) by which a moved copy is like the original
+)
+_BRIGHT_BLUE_DN = 2500  # salt and snow are as bright as cloud: what differs there is not the cloud
 
 
 def mask_fit(values: Floats, clear: Flags) -> float | None:
@@ -43,22 +49,27 @@ def mask_fit(values: Floats, clear: Flags) -> float | None:
 
     Returns:
         Difference of log reflectance, averaged over partly clouded dates, above the best of the
-        moved masks; positive where they fit. None where the tile is too small or hardly clouded.
+        moved masks; positive where they fit. None where the tile is too small, hardly clouded, as
+        bright as cloud, or its masks are alike however they are moved.
     """
     if min(clear.shape[1:]) < MIN_SIDE_PX:
         return None
-    masked = ~clear & (values > 0).any(axis=-1)
+    blue = np.log(np.maximum(values[..., _BLUE], 1.0))
+    usual = (blue * clear).sum(axis=0) / np.maximum(clear.sum(axis=0), 1)
+    judged = (values > 0).any(axis=-1) & (usual < np.log(_BRIGHT_BLUE_DN))
+    masked, clear = ~clear & judged, clear & judged
     partial = (clear.mean(axis=(1, 2)) > _MIN_PARTIAL) & (masked.mean(axis=(1, 2)) > _MIN_PARTIAL)
     if partial.sum() < _MIN_PARTIAL_DATES:
         return None
-    blue = np.log(np.maximum(values[..., _BLUE], 1.0))
-    usual = (blue * clear).sum(axis=0) / np.maximum(clear.sum(axis=0), 1)
     unusual = np.abs(blue - usual)[partial]
     clear, masked = clear[partial], masked[partial]
-    pairs = zip(_moved(clear), _moved(masked), strict=True)
     seen = clear | masked
-    chance = [_contrast(unusual, c & seen, m & seen) for c, m in pairs]
-    return _contrast(unusual, clear, masked) - max(chance)
+    chance = [
+        _contrast(unusual, c & seen, m & seen)
+        for c, m in zip(_moved(clear), _moved(masked), strict=True)
+        if _likeness(masked, m) < _MAX_LIKENESS
+    ]
+    return _contrast(unusual, clear, masked) - max(chance) if chance else None
 
 
 def place_fit(values: Floats, clear: Flags, codes: Floats) -> float | None:
@@ -72,7 +83,8 @@ def place_fit(values: Floats, clear: Flags, codes: Floats) -> float | None:
     Returns:
         Share of the spatial variance of the mean radar maps that the mean optical maps explain,
         above the best of the moved radar maps; positive where they show the same place. None where
-        the tile is too small, hardly seen, or has no structure in one of them.
+        the tile is too small, hardly seen, has no structure in one of them, or is alike however it
+        is moved.
     """
     seen = (codes != 0).any(axis=-1)
     optical = _mean_map(np.minimum(values, _MAX_DN), clear)
@@ -82,8 +94,13 @@ def place_fit(values: Floats, clear: Flags, codes: Floats) -> float | None:
     spectra = np.log(np.maximum(optical.reshape(-1, len(S2_BANDS)), 1.0))
     components = np.linalg.svd(spectra - spectra.mean(axis=0), full_matrices=False)[0]
     basis = components[:, :_NUM_COMPONENTS]
-    maps = np.moveaxis(radar, -1, 0)
-    return _explained(basis, maps) - max(_explained(basis, moved) for moved in _moved(maps))
+    maps, scene = np.moveaxis(radar, -1, 0), np.moveaxis(np.log(np.maximum(optical, 1.0)), -1, 0)
+    chance = [
+        _explained(basis, moved)
+        for moved, landscape in zip(_moved(maps), _moved(scene), strict=True)
+        if _explained(basis, landscape) < _MAX_LIKENESS
+    ]
+    return _explained(basis, maps) - max(chance) if chance else None
 
 
 def _moved(maps: Floats | Flags) -> Iterator[Floats | Flags]:
@@ -95,6 +112,12 @@ def _moved(maps: Floats | Flags) -> Iterator[Floats | Flags]:
     yield np.roll(maps, height, axis=1)
     yield np.roll(maps, width, axis=2)
     yield np.roll(maps, (height, width), axis=(1, 2))
+
+
+def _likeness(maps: Floats | Flags, moved: Floats | Flags) -> float:
+    """Return the squared correlation of (N, H, W) maps with moved ones, each map about its mean."""
+    one, other = (m - m.mean(axis=(1, 2), keepdims=True) for m in (maps, moved))
+    return float((one * other).sum() ** 2 / max((one**2).sum() * (other**2).sum(), 1e-9))
 
 
 def _contrast(unusual: Floats, clear: Floats | Flags, masked: Floats | Flags) -> float:

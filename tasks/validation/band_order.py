@@ -4,7 +4,8 @@ A wrong band order fails silently in every network, so it must be found in the d
 over land, reflectances of neighbouring wavelengths rise and fall together, and each band has its
 typical level among the ten. So the rank correlations and levels of a tile are compared with
 reference ones, once in the order given and once for orders obtained by exchanging bands. If another
-order explains the tile better, the bands are not where they should be.
+order explains the tile better, and explains it well, the bands are not where they should be.
+Deserts are like none of the reference landscapes in any order; there the order is not judged.
 
 Bands that are twins (B08, B8A and B07) cannot be told apart that way; two other facts do. The
 10 m bands carry more detail than the 20 m ones (``detail_of``), and reflectance over land rises
@@ -54,6 +55,9 @@ _LAND_MIN_DN, _LAND_MAX_MEAN_DN = (
 _MIN_LAND = 200  # observations; fewer give no stable correlations
 _MAX_LAND = 20_000  # ranks of more cost time and change nothing
 
+_MAX_MISFIT = (
+    4.0  # of the best order: 1-3 over vegetated land, 10-15 in deserts, which no order fits
+)
 _MIN_GAIN = 0.02  # of one exchange: below it lie the twins, which other facts tell apart
 
 _BY_WAVELENGTH = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -103,9 +107,11 @@ def best_order(land: Floats) -> tuple[tuple[str, ...], float]:
 
     Returns:
         The band that each position looks like, and how much better that order is than the given
-        one: squared differences of correlations plus half those of log levels, 0 if it is best.
-        Clean tiles of six landscapes stay at 0; exchanging two bands that are not twins gives more
-        than 0.05, a rotation more than 5.
+        one: squared differences of correlations plus half those of log levels. It is 0 if the
+        given order is best, and also if even the best one does not fit (misfit of 4 or more):
+        then the land is of a kind that the reference does not hold. Over land that it does hold,
+        clean tiles stay at 0; exchanging two bands that are not twins gives more than 0.05, a
+        rotation more than 5.
     """
     if not len(land):
         return S2_BANDS, 0.0
@@ -117,7 +123,7 @@ def best_order(land: Floats) -> tuple[tuple[str, ...], float]:
     found = np.array([_descend(start, *evidence) for start in starts])
     misfits = _misfits(found, *evidence)
     gain = float(_misfits(identity[None], *evidence)[0] - misfits.min())
-    if gain < _MIN_GAIN:
+    if gain < _MIN_GAIN or misfits.min() >= _MAX_MISFIT:
         return S2_BANDS, 0.0
     # An order says where each band is; the reader wants to know which band is at each position.
     band_at = np.argsort(found[misfits.argmin()])

@@ -23,7 +23,7 @@ from tasks.workspace import QUIET
 _MOST_FAILURES = 5000  # named per check; the count is exact beyond it
 _ROWS = "row_count"
 _SITE = "validation"
-_DRIFT_MIN_ROWS = 512  # a smaller shard's mean is too noisy to compare
+_DRIFT_ROWS = 512  # rows of a shard for which the limit of the drift is meant
 
 
 def judge(
@@ -87,14 +87,19 @@ def shard_verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def _drift(table: pd.DataFrame) -> pd.Series:
-    """Return each shard's largest relative distance of a band's mean from the mean over all."""
+    """Return each shard's largest relative distance of a band's mean from the mean over all.
+
+    A mean over n rows scatters as 1 / sqrt(n), so the distance is given as it would be with 512.
+    """
     means = table[[name for name in table.columns if "_mean_" in name]].astype(np.float64)
-    weights = table["rows"].to_numpy(dtype=np.float64)[:, None]
+    weights = np.stack(
+        [table[name.split("_mean_")[0] + "_observations"] for name in means.columns], axis=1
+    )
     shared = np.nansum(means.to_numpy() * weights, axis=0) / np.maximum(
         (means.notna().to_numpy() * weights).sum(axis=0), 1.0
     )
     drift: pd.Series = (means / np.maximum(shared, 1.0) - 1).abs().max(axis=1)
-    return drift.where(table["rows"] >= _DRIFT_MIN_ROWS)
+    return drift * np.sqrt(table["rows"] / _DRIFT_ROWS)
 
 
 def _run(

@@ -1,8 +1,10 @@
 """Measure the Sentinel-2 arrays of one tile: levels, clouds against validity, dates, band order.
 
 The one idea: a fault that keeps shapes and types intact still breaks physics. Dark targets are
-dark, so a left-in baseline offset lifts the darkest pixels; thick cloud is bright and white, so
-it may not be common among observations marked clear; bands have their order (``tasks.validation.band_order``).
+dark, so a left-in baseline offset lifts the darkest pixels; thick cloud is bright, white and not
+always there, so it may not be common among observations marked clear; bands have their order
+(``tasks.validation.band_order``). Ground that is bright by itself, like sand, salt and snow, says
+nothing of an offset and hides its clouds, so neither is judged on it.
 Everything is counted per date, so a large tile needs no more memory than a small one; statistics
 that need many dates at once are taken from evenly spaced rows of pixels.
 
@@ -40,18 +42,36 @@ WRAPPED_DN = 25_000
 _CLOUD_MIN_DN = 2500
 _CLOUD_MAX_SPREAD = 0.4
 _SNOW_MIN_NDSI = 0.4
+_CLOUD_OVER_GROUND = 1.5  # times the pixel's own level: salt and bright sand are always white
+_GROUND_SHARE = (
+    0.1  # quantile over time that shows the ground; higher ones are cloud in the tropics
+)
 
 OFFSET_DN = 1000
 """Added to every DN since processing baseline 04.00 (25 January 2022); readers subtract it."""
 
 _DARK_PERCENTILE = 2.0
+# Dark whatever the ground below. Leaves absorb blue and red: where the near infrared is twice the
+# red, even over white sand, less than 1000 of blue is left. Water has no infrared, so with the
+# offset its bands lie just above 1000. Sand, stone and salt are neither.
+_VEGETATION_MIN_RATIO = 2.0
+_WATER_MAX_DN = OFFSET_DN + 100
+# A date above the tile's dark dates by about the offset; other changes of bright ground are not so.
+_MIN_STEP_DN, _MAX_STEP_DN = OFFSET_DN - 300, OFFSET_DN + 400
+_USUAL_DATES = 80.0  # percentile of the dates: a fifth may be lifted by haze or snow
+_DARK_DATES = 10.0  # percentile of the dates that shows how dark the tile is
+
+_BRIGHT_DN = 1200  # a 0 beside a number above it is no measurement; over water it is one
 _MIN_CLEAR_SHARE = 0.2  # of a date; fewer clear pixels are the rims of clouds
 _MIN_CLEAR_PIXELS = 30
 _CLOUDED = 0.5  # share of a date's clear observations that look like cloud
 _UNMASKED = 0.95  # share of a date's pixels marked clear: nothing was masked
 
 _VISIBLE = ("B04", "B02", "B03")  # their darkest numbers tell an offset subtracted twice
-_B02, _B03, _B04, _B11 = (S2_BANDS.index(band) for band in ("B02", "B03", "B04", "B11"))
+_B02, _B03, _B04, _B08, _B11 = (
+    S2_BANDS.index(band) for band in ("B02", "B03", "B04", "B08", "B11")
+)
+_INFRARED = [S2_BANDS.index(band) for band in ("B8A", "B11", "B12")]
 
 
 def measure_optical(bands: Array, valid: Array) -> tuple[Row, list[Row]]:
@@ -71,13 +91,10 @@ def measure_optical(bands: Array, valid: Array) -> tuple[Row, list[Row]]:
     spectra = values[clear]
     if not len(spectra):
         return series, rows
-    bright = np.percentile(spectra, 99, axis=0)
-    dark = np.percentile(spectra, _DARK_PERCENTILE, axis=0)
-    series |= {
-        "dark_dn": float(dark.min()),
-        "dark_band": S2_BANDS[int(dark.argmin())],
-        "bright_dn": float(bright.max()),
-    }
+    series["bright_dn"] = float(np.percentile(spectra, 99, axis=0).max())
+    dark = _dark_levels(spectra)
+    if dark is not None:
+        series |= {"dark_dn": float(dark.min()), "dark_band": S2_BANDS[int(dark.argmin())]}
     judged = _bands(spectra, detail_of(values, clear))
     return series, [row | more for row, more in zip(rows, judged, strict=True)]
 
@@ -91,15 +108,16 @@ def _bands(spectra: Floats, detail: dict[str, float]) -> list[Row]:
     rows: list[Row] = []
     for position, band in enumerate(S2_BANDS):
         row: Row = dict(zip(("p01", "p50", "p99"), levels[:, position].tolist(), strict=True))
-        row["std"] = float(spectra[:, position].std())
+        if len(land):  # the infrared of a calm sea hardly varies
+            row["std"] = float(land[:, position].std())
         row["looks_like"] = order[position]
         row["order_gain"] = gain if order[position] != band else 0.0
         if band in ratios:
             row[f"ratio_{band}"] = ratios[band]
         if band in detail:
             row["detail"] = detail[band]
-        if band in _VISIBLE:
-            row["visible_floor"] = float((spectra[:, position] <= 1).mean())
+        if band in _VISIBLE and len(land):
+            row["visible_floor"] = float((land[:, position] <= 1).mean())
         rows.append(row)
     return rows
 
@@ -118,7 +136,9 @@ def _whole(bands: Array, valid: Array) -> tuple[Row, list[Row]]:
         chosen = image[(flag != 0) & finite.all(axis=-1)]
         if len(chosen):
             num_chosen += len(chosen)
-            nodata += (chosen == 0).sum(axis=0)
+            brightest = chosen.max(axis=-1, keepdims=True)
+            lost = (brightest == 0) | (brightest > _BRIGHT_DN)
+            nodata += ((chosen == 0) & lost).sum(axis=0)
             floor += (chosen <= 1).sum(axis=0)
             total += chosen.sum(axis=0, dtype=np.float64)
             lowest = np.minimum(lowest, chosen.min(axis=0))
@@ -160,11 +180,22 @@ def _looks_like_cloud(values: Floats) -> Flags:
     return np.asarray((low > _CLOUD_MIN_DN) & white & ~snow)
 
 
+def _above_ground(values: Floats, seen: Flags) -> Flags:
+    """Whether each observation is clearly brighter than its pixel is on its dark dates."""
+    visible = values[..., [_B04, _B02, _B03]].mean(axis=-1)
+    ordered = np.sort(np.where(seen, visible, np.inf), axis=0)
+    rank = (_GROUND_SHARE * seen.sum(axis=0, keepdims=True)).astype(np.int64)
+    ground = np.take_along_axis(ordered, rank.clip(max=len(values) - 1), axis=0)
+    return np.asarray(visible > _CLOUD_OVER_GROUND * ground)
+
+
 def _clouds(values: Floats, clear: Flags) -> Row:
     """Compare what looks like cloud with what is marked as not clear."""
-    cloud = _looks_like_cloud(values)
-    masked = ~clear & (values > 0).any(axis=-1)  # outside the swath there is nothing to look at
-    row: Row = {}
+    seen = (values > 0).any(axis=-1)  # outside the swath there is nothing to look at
+    cloud = _looks_like_cloud(values) & _above_ground(values, seen)
+    masked = ~clear & seen
+    # A cloudless year may be all clear; where there is cloud, nobody looked for it.
+    row: Row = {"unmasked_cloud": float(cloud.mean()) if clear.all() else 0.0}
     if clear.any():
         row["undetected_cloud"] = float(cloud[clear].mean())
     if masked.any():
@@ -179,6 +210,21 @@ def _clouds(values: Floats, clear: Flags) -> Row:
     return row
 
 
+def _dark_levels(spectra: Floats) -> Floats | None:
+    """Return the level of each band over the darkest pixels; None where nothing has to be dark.
+
+    Args:
+        spectra: (N, 10) DN of clear observations.
+    """
+    vegetation = spectra[:, _B08] > _VEGETATION_MIN_RATIO * spectra[:, _B04]
+    water = spectra[:, _INFRARED].max(axis=1, initial=0) < _WATER_MAX_DN
+    targets = spectra[vegetation | water]
+    if len(targets) < _MIN_CLEAR_PIXELS:
+        return None
+    levels = [np.percentile(part, _DARK_PERCENTILE, axis=0) for part in (spectra, targets)]
+    return np.minimum(*levels)
+
+
 def _dates(values: Floats, clear: Flags) -> Row:
     """Look for single dates that are not like the rest: the offset left in, or images repeated."""
     needed = max(_MIN_CLEAR_PIXELS, _MIN_CLEAR_SHARE * clear[0].size)
@@ -186,11 +232,24 @@ def _dates(values: Floats, clear: Flags) -> Row:
     row: Row = {"repeated_dates": num_repeated(values)}
     if not used:
         return row
-    dark = np.array(
-        [np.percentile(values[t][clear[t]], _DARK_PERCENTILE, axis=0).min() for t in used]
-    )
-    row["bright_date_share"] = float((dark >= OFFSET_DN).mean())
+    row["lifted_date_dn"] = _lifted_dates([values[date][clear[date]] for date in used])
     return row
+
+
+def _lifted_dates(dates: list[Floats]) -> float:
+    """Return the darkest DN that four fifths of the dates stay below, where it means an offset.
+
+    A date is judged by its vegetation and water, or by its step above the tile's dark dates;
+    a date that has neither counts as 0.
+    """
+    dark = np.array([np.percentile(date, _DARK_PERCENTILE, axis=0).min() for date in dates])
+    step = dark - np.percentile(dark, _DARK_DATES)
+    lifted = np.where((step > _MIN_STEP_DN) & (step < _MAX_STEP_DN), dark, 0.0)
+    for index, date in enumerate(dates):
+        levels = _dark_levels(date)
+        if levels is not None:
+            lifted[index] = levels.min()
+    return float(np.percentile(lifted, _USUAL_DATES, method="inverted_cdf"))
 
 
 def num_repeated(values: Array) -> int:

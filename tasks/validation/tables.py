@@ -53,7 +53,8 @@ def measure_archive(catalogue: Catalogue, indices: Iterable[int] | None = None) 
         entry = catalogue.entries[index]
         survey = survey_tile(catalogue.tile(index))
         rows["files"] += survey.files
-        rows["tiles"].append(_tile_row(survey, entry, owners))
+        tile = _tile_row(survey, entry, owners)
+        rows["tiles"].append(tile)
         fits = _place_fits(survey)
         for sensor in (S2, *survey.radar):
             series, bands = _sensor_rows(survey, sensor, entry.year)
@@ -64,6 +65,7 @@ def measure_archive(catalogue: Catalogue, indices: Iterable[int] | None = None) 
                 _address(entry.key, sensor, band) | row
                 for band, row in zip(names, bands, strict=True)
             ]
+        tile |= _radar_share(rows["series"][-len(survey.radar) :] if survey.radar else [])
     return {name: _frame(content) for name, content in rows.items()}
 
 
@@ -99,6 +101,14 @@ def _tile_row(survey: Survey, entry: Entry, owners: Counter[str]) -> Row:
     if survey.region is not None:
         row["region_share"] = float(survey.region.mean())
     return row
+
+
+def _radar_share(orbits: list[Row]) -> Row:
+    """Share of all radar observations that have data, both orbits together."""
+    seen = [orbit for orbit in orbits if "valid_share" in orbit]
+    total = sum(orbit["observations"] for orbit in seen)
+    valid = sum(orbit["observations"] * orbit["valid_share"] for orbit in seen)
+    return {"radar_share": valid / total} if total else {}
 
 
 def _sensor_rows(survey: Survey, sensor: str, year: int) -> tuple[Row, list[Row]]:
@@ -159,12 +169,13 @@ def _radar(values: Array) -> tuple[Row, list[Row]]:
     codes = sample[_radar_valid(sample)].astype(np.float64)
     if not len(codes):
         return series, rows
-    levels = np.percentile(codes, (1, 50, 95, 99), axis=0)
-    for i, (band, row) in enumerate(zip(S1_BANDS, rows, strict=True)):
-        row.update(zip(("p01", "p50", "p95", "p99"), levels[:, i].tolist(), strict=True))
-        row["mean"] = float(codes[:, i].mean())
-        row["code_std"] = float(codes[:, i].std())
-        row[f"median_{band}"], row[f"high_{band}"] = float(levels[1, i]), float(levels[2, i])
+    for band, row, column in zip(S1_BANDS, rows, codes.T, strict=True):
+        # Over calm water VH is often below the lowest code, and clipped to 0.
+        measured = column[column != 0] if (column != 0).any() else column
+        levels = np.percentile(measured, (1, 50, 95, 99)).tolist()
+        row.update(zip(("p01", "p50", "p95", "p99"), levels, strict=True))
+        row["mean"], row["code_std"] = float(measured.mean()), float(measured.std())
+        row[f"median_{band}"], row[f"high_{band}"] = levels[1], levels[2]
     series["vv_above_vh"] = float((codes[:, 0] > codes[:, 1]).mean())
     return series, rows
 
@@ -184,8 +195,8 @@ def _radar_whole(values: Array) -> tuple[Row, list[Row]]:
     if num_valid:
         for i, row in enumerate(rows):
             row.update(code_min=float(low[i]), code_max=float(high[i]))
-    share = num_valid / num_total
-    return {"valid_share": share, "repeated_dates": num_repeated(values)}, rows
+    series: Row = {"observations": num_total, "valid_share": num_valid / num_total}
+    return series | {"repeated_dates": num_repeated(values)}, rows
 
 
 def _radar_valid(values: Array) -> Flags:

@@ -4,16 +4,15 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-import psutil
 import pytest
 
+from tasks.running.journal import Journal
 from tasks.tracking import open_client
 from tasks.workspace import Workspace
 from tests.project import make_project, output_bytes, repro
@@ -25,15 +24,22 @@ STAGES = (
     *("distill@N", "distill@S", "distill@M", "distill@L", "evaluate", "export", "report"),
 )
 
+CRASH = Path(__file__).parents[1] / "crash"
+KILLS = (("validate", 3), ("pack", 3), ("pretrain", 5), ("distill@S", 5), ("export", 3))
+"""Stages and their writes, each in the middle of what the stage writes, at which they are killed."""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
     """A real, small project whose servers are up and whose flow has run once."""
     root = make_project(tmp_path_factory.mktemp("deployment") / "project").root
-    site = Toy(root, *free_ports(2))
+    path = f"{root}{os.pathsep}{CRASH}"
+    crash = {"PYTHONPATH": path, "CRASH_FILE": str(root.with_name("crash.txt"))}
+    prefect_port, mlflow_port = free_ports(2)
+    site = Toy(root, prefect_port, mlflow_port, crash)
     (root / "pyproject.toml").write_text(prefect_settings(site.prefect_port))
     with site.up():
-        done = site.python("prefect", "deployment", "run", "tessera/full", "--watch")
+        done = flow_run(site)
         assert done.returncode == 0, done.stdout + done.stderr
         yield site
 
@@ -85,26 +91,39 @@ def test_both_doors_agree_on_what_is_up_to_date(site: Toy) -> None:
     assert "Data and pipelines are up to date" in repro(site.root)
 
 
-def test_stage_killed_under_prefect_fails_the_flow_and_the_next_run_continues(site: Toy) -> None:
+def test_stages_killed_under_prefect_fail_the_flow_and_the_next_run_continues(site: Toy) -> None:
     expected = output_bytes(site.root)
-    shutil.rmtree(site.root / "artifacts" / "pretrain")
     shutil.rmtree(site.root / ".dvc" / "cache" / "runs")
-    flow = site.start("prefect", "deployment", "run", "tessera/full", "--watch")
-    work = site.root / ".tessera" / "work" / "pretrain"
-    site.wait_for(lambda: bool(list(work.glob("*/records.jsonl"))))
-    stages = [
-        process
-        for process in psutil.process_iter(["cmdline", "cwd"])
-        if process.info["cwd"] == str(site.root)
-        and "tasks.pretrain" in (process.info["cmdline"] or [])
-    ]
-    assert stages
-    for process in stages:
-        os.kill(process.pid, signal.SIGKILL)
-    assert flow.wait(timeout=300) == 1
-    done = site.python("prefect", "deployment", "run", "tessera/full", "--watch")
+    for stage, _ in KILLS:
+        shutil.rmtree(Workspace(site.root).output(stage))
+    # One kill a run: each continues behind the last one's and comes as far as the next.
+    for stage, write in KILLS:
+        crash_file(site).write_text(f"{stage} {write}")
+        ran = flow_run(site)
+        assert ran.returncode == 1, f"{stage} was not killed\n{ran.stdout}"
+        assert failed_stage(site) == stage
+    crash_file(site).unlink()
+    done = flow_run(site)
     assert done.returncode == 0, done.stdout + done.stderr
     assert output_bytes(site.root) == expected
+    assert not list((site.root / "artifacts").rglob(".*.building"))
+
+
+def crash_file(site: Toy) -> Path:
+    return Path(site.variables["CRASH_FILE"])
+
+
+def flow_run(site: Toy) -> subprocess.CompletedProcess[str]:
+    return site.python("prefect", "deployment", "run", "tessera/full", "--watch")
+
+
+def failed_stage(site: Toy) -> str:
+    """The stage at which the last flow run ended."""
+    runs = (site.root / ".tessera" / "runs").iterdir()
+    last = max(runs, key=lambda folder: folder.stat().st_mtime)
+    receipts = Journal(Workspace(site.root), last.name).receipts()
+    (failed,) = [receipt.stage for receipt in receipts if receipt.status == "failed"]
+    return failed
 
 
 def test_pages_open_in_a_browser(site: Toy, tmp_path: Path) -> None:

@@ -190,7 +190,9 @@ def test_every_make_target_that_a_mend_names_exists() -> None:
     assert {"setup", "lock"} <= named <= targets
 
 
-@pytest.mark.parametrize(("version", "state"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 12), "fail")])
+@pytest.mark.parametrize(
+    ("version", "state"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 12), "fail")]
+)
 def test_only_the_python_that_the_lock_files_hold_for_is_accepted(
     version: tuple[int, int], state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

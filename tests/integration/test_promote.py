@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,8 +79,11 @@ def test_first_student_is_staged_with_its_lineage(workspace: Workspace, params: 
     (version,) = open_client(workspace).search_model_versions("name = 'tessera-student'")
     assert str(version.source).startswith("models:/m-")
     assert version.tags["tessera.lineage.pack"] == "a" * 64
-    assert version.tags["tessera.suite"] == "s1"
-    assert float(version.tags["tessera.composite.128"]) == 0.5
+    assert json.loads(version.tags["tessera.scores"]) == {
+        "suite": "s1",
+        "rank_prefix": 128,
+        "composite": {"16": 0.1, "128": 0.5},
+    }
     assert version.tags["tessera.digest"] == version.tags["tessera.lineage.distill-N"]
 
 
@@ -143,9 +147,19 @@ def test_incumbent_of_another_suite_is_not_compared(workspace: Workspace, params
     stand(workspace, 1.0, 0.5)
     promote(workspace, params)
     stand(workspace, 2.0, 0.9, suite="s2")
-    with pytest.raises(PromotionRefused, match=r"suite s2.*suite s1.*another promote\.model"):
+    with pytest.raises(PromotionRefused, match=r"suite s2.*suite s1.*promote tessera-student-2"):
         promote(workspace, params)
     assert staged(workspace) == {"staging": "1"}
+
+
+def test_both_ways_out_of_another_suite_are_open(workspace: Workspace, params: Params) -> None:
+    stand(workspace, 1.0, 0.5)
+    promote(workspace, params)
+    stand(workspace, 2.0, 0.4, suite="s2")
+    line = params.promote.model_copy(update={"model": "tessera-student-2"})
+    assert promote(workspace, params.model_copy(update={"promote": line})).moved
+    open_client(workspace).delete_registered_model_alias("tessera-student", "staging")
+    assert promote(workspace, params).version == "2"
 
 
 def test_reevaluated_incumbent_gets_its_new_scores_and_can_then_be_challenged(
@@ -165,14 +179,78 @@ def test_incumbent_without_a_score_is_never_taken_for_a_low_one(
     stand(workspace, 1.0, 0.5)
     promote(workspace, params)
     client = open_client(workspace)
-    client.set_model_version_tag("tessera-student", "1", "tessera.composite.128", "nan")
     stand(workspace, 2.0, 0.6)
-    with pytest.raises(PromotionRefused, match="finite composite score"):
-        promote(workspace, params)
-    client.delete_model_version_tag("tessera-student", "1", "tessera.composite.128")
-    with pytest.raises(PromotionRefused, match="finite composite score"):
+    facts = {"suite": "s1", "rank_prefix": 128}
+    for composite in ({"128": "nan"}, {"128": "0.1"}, {"16": 0.1}):
+        text = json.dumps(facts | {"composite": composite})
+        client.set_model_version_tag("tessera-student", "1", "tessera.scores", text)
+        for alias in ("staging", "production"):
+            with pytest.raises(PromotionRefused, match="finite composite score"):
+                promote(workspace, params, to=alias)
+    client.set_model_version_tag("tessera-student", "1", "tessera.scores", "not scores")
+    with pytest.raises(PromotionRefused, match="suite none"):
         promote(workspace, params)
     assert staged(workspace) == {"staging": "1"}
+
+
+def test_renewal_is_in_the_ledger_with_the_scores_before_and_after(
+    workspace: Workspace, params: Params
+) -> None:
+    stand(workspace, 1.0, 0.5)
+    promote(workspace, params)
+    make_scores(workspace, 0.3, suite="s2")
+    promote(workspace, params)
+    promote(workspace, params)  # nothing is left to renew
+    _, _, decided, finished = ledger_of(workspace).lines()
+    assert (decided["decision"], finished["outcome"]) == ("renew", "renewed")
+    assert decided["scores_before"]["composite"]["128"] == 0.5
+    assert decided["scores"]["composite"]["128"] == 0.3
+    (version,) = registry(workspace)
+    assert "no incumbent" in version.why
+
+
+KILLED_AT_A_WRITE = """
+import os, signal, sys
+from mlflow import MlflowClient
+from tasks.params import read_params
+from tasks.promote import promote
+from tasks.workspace import Workspace
+from pathlib import Path
+
+write, writes = MlflowClient.set_model_version_tag, []
+
+def counted(*arguments, **settings):
+    write(*arguments, **settings)
+    writes.append(1)
+    if len(writes) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MlflowClient.set_model_version_tag = counted
+workspace = Workspace(Path(sys.argv[1]))
+promote(workspace, read_params(workspace.params))
+"""
+
+
+def test_kill_between_the_writes_of_a_renewal_never_mixes_two_evaluations(
+    workspace: Workspace, params: Params
+) -> None:
+    stand(workspace, 1.0, 0.5)
+    promote(workspace, params)
+    make_scores(workspace, 0.8, suite="s2")
+    whole = [("s1", {"16": 0.1, "128": 0.5}), ("s2", {"16": 0.1, "128": 0.8})]
+    code, at = -signal.SIGKILL, 0
+    while code == -signal.SIGKILL:
+        at += 1
+        command = [sys.executable, "-c", KILLED_AT_A_WRITE, str(workspace.root), str(at)]
+        environment = workspace.environment() | {"PYTHONPATH": str(REPOSITORY)}
+        code = subprocess.run(command, env=environment, check=False).returncode
+        (version,) = registry(workspace)
+        assert (version.candidate.suite, version.candidate.composites) in whole
+    assert (code, at) == (0, 2)
+    # Better than the old score of the incumbent, but worse than the one it has now.
+    stand(workspace, 2.0, 0.6, suite="s2")
+    with pytest.raises(PromotionRefused, match=r"0\.800000.*0\.600000"):
+        promote(workspace, params)
 
 
 def test_without_labels_nothing_is_promoted(workspace: Workspace, params: Params) -> None:
@@ -252,6 +330,42 @@ def test_interrupted_decision_does_not_undo_a_later_one(
     promote(workspace, params)
     assert staged(workspace) == {"staging": "2"}
     assert ledger.unfinished() == []
+
+
+def test_decision_for_a_version_that_was_deleted_is_given_up_and_blocks_nobody(
+    workspace: Workspace, params: Params
+) -> None:
+    stand(workspace, 1.0, 0.5)
+    crash_before_the_alias_moves(workspace, params)
+    open_client(workspace).delete_model_version(params.promote.model, "1")
+    done = promote(workspace, params)
+    assert (done.version, done.moved) == ("2", True)
+    ended = [line["outcome"] for line in ledger_of(workspace).lines() if "outcome" in line]
+    assert ended == ["given up: version 1 was deleted", "moved"]
+
+
+def test_registry_gives_no_reason_that_was_given_up(workspace: Workspace, params: Params) -> None:
+    stand(workspace, 1.0, 0.5)
+    promote(workspace, params)
+    ledger = ledger_of(workspace)
+    facts = {"model": params.promote.model, "alias": "production", "from": None, "to": "1"}
+    number = ledger.decide("promote", **facts, text="it never came to this")
+    ledger.finish(number, "given up: the alias moved to 7")
+    (version,) = registry(workspace)
+    assert "no incumbent" in version.why
+
+
+def test_model_behind_a_hundred_others_is_found(workspace: Workspace, params: Params) -> None:
+    stand(workspace, 1.0, 0.5)
+    client = open_client(workspace)
+    for number in range(101):
+        client.create_registered_model(f"another-{number:03d}")
+    promote(workspace, params)
+    assert promote(workspace, params).moved is False
+    assert staged(workspace) == {"staging": "1"}
+    stand(workspace, 2.0, 0.4)
+    with pytest.raises(PromotionRefused, match=r"0\.500000.*0\.400000"):
+        promote(workspace, params)
 
 
 def test_production_takes_only_what_staging_holds(workspace: Workspace, params: Params) -> None:

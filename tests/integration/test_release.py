@@ -19,13 +19,14 @@ from models.quantize import dequantize
 from models.student import Student
 from models.teacher import Teacher
 from tasks.embedding import embed_pixels, open_encoder
-from tasks.errors import DataError
+from tasks.errors import DataError, DigestMismatch
 from tasks.evaluate import evaluate
 from tasks.export import TileProduct, check_product, export
 from tasks.ingest import ingest
 from tasks.manifest import describe_files, digest_of
 from tasks.params import Params, Section, read_params, set_archive
 from tasks.report import report
+from tasks.reporting.pictures import read_legend
 from tasks.stage import Stage, run_stage
 from tasks.tiles import Array, TileRef, read_tile
 from tasks.workspace import Workspace
@@ -123,8 +124,9 @@ def make_models(workspace: Workspace) -> None:
         stand_in(f"distill@{name}", ("pack", "cache_targets"), fill)
 
 
-def prepare(workspace: Workspace, *, labelled: bool = True) -> Params:
-    write_archive(workspace.root / "data", labelled=labelled)
+def prepare(workspace: Workspace, *, labelled: bool = True, made: bool = False) -> Params:
+    if not made:
+        write_archive(workspace.root / "data", labelled=labelled)
     set_archive(workspace.params, "data")
     params = small(read_params(workspace.params))
     ingest(workspace, params)
@@ -143,7 +145,9 @@ def test_chain_from_students_to_page(workspace: Workspace) -> None:
     scores = scores_of(workspace)
     assert {row["model"] for row in scores["tasks"]} == {"N", "S", "teacher", "composites"}
     assert {row["dim"] for row in scores["tasks"] if row["model"] == "N"} == {16, 32, 64, 128}
-    assert scores["best"] == max(("N", "S"), key=lambda name: scores["composite"][name]["128"])
+    rows = [row["score"] for row in scores["tasks"] if (row["model"], row["dim"]) == ("S", 128)]
+    assert scores["composite"]["S"]["128"] == pytest.approx(np.mean(rows), abs=1e-6)
+    assert scores["reason"].startswith("highest composite at prefix 128: ")
     assert all(row["ci_low"] <= row["ci_high"] for row in scores["tasks"])
     # The level of the signal tells the crops apart: raw statistics must find it.
     assert scores["composite"]["composites"]["168"] > 0.7
@@ -205,6 +209,33 @@ def test_archive_without_labels_takes_the_largest_student_and_says_so(workspace:
     assert "largest" in scores["reason"]
     page = (workspace.output("report") / "index.html").read_text()
     assert "no label rasters" in page
+
+
+@pytest.mark.parametrize(
+    "legend", ['{"1": {"colour": "#12', '["wheat"]', '{"1": {"colour": "red"}}', '{"1": "wheat"}']
+)
+def test_malformed_legend_is_said_and_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], legend: str
+) -> None:
+    (tmp_path / "crop.json").write_text(legend)
+    assert read_legend(tmp_path / "crop.json") == {}
+    assert "crop.json is not used" in capsys.readouterr().out
+
+
+def test_legend_is_shown_and_one_that_changed_after_ingest_is_refused(workspace: Workspace) -> None:
+    write_archive(workspace.root / "data")
+    legend = workspace.root / "data" / "labels" / "crop.json"
+    legend.write_text('{"1": {"name": "winter wheat", "colour": "#123456"}}')
+    params = prepare(workspace, made=True)
+    for run in (evaluate, export, report):
+        run(workspace, params)
+    page = (workspace.output("report") / "index.html").read_text()
+    assert "winter wheat" in page
+    assert "#123456" in page
+    shutil.rmtree(workspace.output("report"))
+    legend.write_text("{}")
+    with pytest.raises(DigestMismatch, match=r"crop\.json"):
+        report(workspace, params)
 
 
 def interrupt_after(tiles: int, monkeypatch: pytest.MonkeyPatch) -> None:

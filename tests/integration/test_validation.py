@@ -149,7 +149,7 @@ FAULTS: dict[str, Fault] = {
     "float": (edit("bands", lambda dn: dn.astype("f8")), s2("layout")),
     "truncated": (cut, s2("layout")),
     "nine_bands": (edit("bands", lambda dn: dn[..., :9]), s2("layout")),
-    "all_clear": (edit("masks", np.ones_like), s2("clouds_masked") | s2("clear_share")),
+    "all_clear": (edit("masks", np.ones_like), s2("clouds_masked") | s2("some_masked")),
     "inverted": (edit("masks", lambda flag: 1 - flag), s2("mask_polarity") | s2("clouds_masked")),
     "empty": (edit("masks", np.zeros_like), s2("clear_share")),
     "flags_255": (edit("masks", lambda flag: flag * np.uint8(255)), s2("flags_0_or_1")),

@@ -1,5 +1,6 @@
 """Probes, folds and intervals against scikit-learn, brute force and planted leaks."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -7,15 +8,21 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from scipy.stats import poisson
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, r2_score
+from sklearn.preprocessing import StandardScaler
 
 from models.dpixel import DPixels, Series
 from models.hashing import hash_u64, uniform
 from models.scores import chance_adjusted_accuracy, clipped_r2
 from tasks.archive import Archive
+from tasks.errors import DataError
 from tasks.evaluation.composites import QUANTILES, SEASON_STARTS, composite_features
+from tasks.evaluation.ground import place_of
 from tasks.evaluation.labels import Task, TaskTooSmall, read_tasks
-from tasks.evaluation.probes import folds_of, probe, resampled_scores
+from tasks.evaluation.leaderboard import Leaderboard, Standing
+from tasks.evaluation.probes import Score, folds_of, probe, resampled_scores
 from tasks.ingest import Catalogue, make_catalogue
 from tasks.params import EvaluateParams
 from tasks.tiles import Array, read_tile
@@ -91,14 +98,25 @@ def test_scores_are_those_of_scikit_learn() -> None:
     task = make_task()
     noisy = one_hot(task.value) + np.random.default_rng(2).normal(size=(240, 3)).astype(np.float32)
     section = SECTION.model_copy(update={"bootstrap": 2})
-    score = probe(noisy, task, folds_of(task, 1), section)
-    assert 0.1 < score.score < 0.9
-    assert score.score == pytest.approx((score.raw - 1 / 3) / (1 - 1 / 3))
+    fold = folds_of(task, 1)
+    score = probe(noisy, task, fold, section)
+    said = np.zeros(240, np.int64)
+    for number in range(3):
+        train, test = fold != number, fold == number
+        scale = StandardScaler().fit(noisy[train].astype(np.float64))
+        model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=5000)
+        model.fit(scale.transform(noisy[train].astype(np.float64)), task.value[train])
+        said[test] = model.predict(scale.transform(noisy[test].astype(np.float64)))
+    assert 0.4 < score.raw < 0.95
+    assert score.raw == pytest.approx(balanced_accuracy_score(task.value, said))
+    adjusted = balanced_accuracy_score(task.value, said, adjusted=True)
+    assert score.score == pytest.approx(adjusted)
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_the_bootstrap_equals_rescoring_the_drawn_groups_one_by_one(kind: Kind) -> None:
     task = make_task(kind, groups=12)
+    task = replace(task, group=task.group * 7 + 5)  # the task sees 12 groups of a larger archive
     rng = np.random.default_rng(5)
     if kind == "classification":
         predicted = np.where(rng.random(120) < 0.6, task.value, 3)
@@ -106,14 +124,41 @@ def test_the_bootstrap_equals_rescoring_the_drawn_groups_one_by_one(kind: Kind) 
         predicted = task.value + rng.normal(size=120)
     drawn = resampled_scores(task, predicted, seed=9, bootstrap=20)
     for number in range(20):
-        picks = np.floor(uniform(hash_u64(9, number, np.arange(12))) * 12).astype(int)
-        rows = np.concatenate([np.flatnonzero(task.group == pick) for pick in picks])
-        true, guess = task.value[rows], predicted[rows]
+        times = poisson.ppf(uniform(hash_u64(9, number, task.group)), 1).astype(int)
+        true, guess = np.repeat(task.value, times), np.repeat(predicted, times)
         if kind == "regression":
             expected = max(0.0, r2_score(true, guess))
         else:
             expected = (balanced_accuracy_score(true, guess) - 1 / 3) / (2 / 3)
         assert drawn[number] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_draw_takes_the_same_ground_in_tasks_that_see_different_parts_of_it() -> None:
+    whole = make_task(groups=60)
+    # In the first third everything is right, elsewhere nothing is.
+    third = np.flatnonzero(whole.group < 20)
+    wrong = np.where(whole.value == 3, 11, 3)
+    predicted = np.where(whole.group < 20, whole.value, wrong)
+    part = whole.take(np.flatnonzero(whole.group < 40))
+    seen = predicted[whole.group < 40]
+    one, other = (
+        resampled_scores(task, guess, seed=1, bootstrap=400)
+        for task, guess in ((whole, predicted), (part, seen))
+    )
+    assert np.corrcoef(one, other)[0, 1] > 0.6
+    same = resampled_scores(whole.take(third), predicted[third], seed=1, bootstrap=5)
+    assert (same == 1).all()
+
+
+def test_a_draw_without_any_group_counts_with_the_score_of_all() -> None:
+    task = make_task(groups=3)
+    predicted = np.where(task.value == 40, 3, task.value)
+    drawn = resampled_scores(task, predicted, seed=1, bootstrap=300)
+    assert np.isfinite(drawn).all()
+    weights = poisson.ppf(uniform(hash_u64(1, np.arange(300)[:, None], np.arange(3))), 1)
+    empty = (weights > 0).sum(axis=1) < 2
+    assert empty.any()
+    np.testing.assert_allclose(drawn[empty], 0.5)
 
 
 def test_the_interval_is_wider_when_pixels_come_in_fewer_groups() -> None:
@@ -155,15 +200,28 @@ def test_composites_are_quantiles_by_season_and_fall_back_to_the_year() -> None:
     assert np.isnan(found[120:]).all()
 
 
-def write_archive(root: Path, labels: Labels, years: tuple[int, ...] = (2018, 2019)) -> Archive:
-    """Write a crude archive with one place; ``labels`` maps (year, name) to an array."""
+def write_archive(
+    root: Path,
+    labels: Labels,
+    years: tuple[int, ...] = (2018, 2019),
+    *,
+    nodata_of: dict[str, float] | None = None,
+    unseen: tuple[slice, slice] | None = None,
+) -> Archive:
+    """Write a crude archive with one place; ``labels`` maps (year, name) to an array.
+
+    ``unseen`` is ground that no sensor ever observed.
+    """
     size = 12
     rng = np.random.default_rng(0)
     for year in years:
         folder = root / "tiles" / str(year) / "0_0_12_12"
         folder.mkdir(parents=True)
         np.save(folder / "bands.npy", rng.integers(1, 999, (4, size, size, 10)).astype(np.uint16))
-        np.save(folder / "masks.npy", np.ones((4, size, size), np.uint8))
+        valid = np.ones((4, size, size), np.uint8)
+        if unseen:
+            valid[:, unseen[0], unseen[1]] = 0
+        np.save(folder / "masks.npy", valid)
         np.save(folder / "doys.npy", np.array([10, 100, 200, 300], np.uint16))
     (root / "labels").mkdir()
     for (year, name), array in labels.items():
@@ -171,7 +229,10 @@ def write_archive(root: Path, labels: Labels, years: tuple[int, ...] = (2018, 20
         path.parent.mkdir(exist_ok=True)
         profile = {"driver": "GTiff", "width": size, "height": size, "count": 1}
         grid = rasterio.Affine(10, 0, 0, 0, -10, 0)
-        with rasterio.open(path, "w", dtype=array.dtype, transform=grid, **profile) as out:
+        nodata = (nodata_of or {}).get(name)
+        with rasterio.open(
+            path, "w", dtype=array.dtype, transform=grid, nodata=nodata, **profile
+        ) as out:
             out.write(array, 1)
     catalogue = Catalogue(root, tuple(make_catalogue(root)))
     return Archive(catalogue, tuple(read_tile(catalogue.tile(i)) for i in range(len(catalogue))))
@@ -248,6 +309,133 @@ def test_no_label_means_no_task_and_nan_is_no_label(tmp_path: Path) -> None:
     assert task.kind == "regression"
     assert task.row.min() == 24
     assert np.isfinite(task.value).all()
+
+
+@pytest.mark.parametrize("hidden", [255, 9])
+def test_declared_nodata_of_a_classification_is_no_class(tmp_path: Path, hidden: int) -> None:
+    crop = (1 + parcels_of(3) % 2).astype(np.uint8)
+    crop[:3] = hidden
+    labels: Labels = {(2018, "crop"): crop, (2018, "parcel"): parcels_of(3)}
+    task = only_task(write_archive(tmp_path, labels, nodata_of={"crop": hidden}), SECTION)
+    assert (task.classes, task.left_out) == ((1, 2), {})
+    assert task.row.min() == 36
+
+
+def test_declared_nodata_of_a_regression_is_no_target(tmp_path: Path) -> None:
+    height = np.arange(144, dtype=np.float32).reshape(12, 12)
+    height[:3] = -9999
+    labels: Labels = {(2018, "height"): height, (2018, "parcel"): parcels_of(3)}
+    task = only_task(write_archive(tmp_path, labels, nodata_of={"height": -9999}), SECTION)
+    assert task.value.min() == 36
+
+
+def test_declared_nodata_of_the_parcels_is_no_parcel(tmp_path: Path) -> None:
+    crop = (1 + parcels_of(3) % 2).astype(np.uint16)
+    parcel = np.full((12, 12), 65535, np.uint16)
+    labels: Labels = {(2018, "crop"): crop, (2018, "parcel"): parcel}
+    task = only_task(write_archive(tmp_path, labels, nodata_of={"parcel": 65535}), SECTION)
+    assert len(np.unique(task.group)) == 9  # blocks of 4 px
+
+
+def test_negative_class_code_is_refused_by_name_unless_it_is_nodata(tmp_path: Path) -> None:
+    crop = (1 + parcels_of(3) % 2).astype(np.int16)
+    crop[0, 0] = -1
+    labels: Labels = {(2018, "crop"): crop}
+    with pytest.raises(DataError, match=r"_crop\.tif: expected class codes.*found -1"):
+        read_tasks(write_archive(tmp_path / "bare", labels), SECTION)
+    declared = write_archive(tmp_path / "declared", labels, nodata_of={"crop": -1})
+    assert only_task(declared, SECTION).classes == (1, 2)
+
+
+def test_groups_have_the_same_numbers_in_every_task(tmp_path: Path) -> None:
+    parcel = parcels_of(3)
+    crop = np.where(parcel > 4, 1 + parcel % 2, 0).astype(np.uint16)
+    height = np.random.default_rng(0).normal(size=(12, 12)).astype(np.float32)
+    labels: Labels = {(2018, "crop"): crop, (2019, "height"): height}
+    labels |= {(2018, "parcel"): parcel, (2019, "parcel"): parcel + 100}
+    one, other = read_tasks(write_archive(tmp_path, labels), SECTION)
+    assert isinstance(one, Task)
+    assert isinstance(other, Task)
+    known = dict(zip(other.row.tolist(), other.group.tolist(), strict=True))
+    assert len(np.unique(one.group)) == 12
+    assert [known[row] for row in one.row.tolist()] == one.group.tolist()
+
+
+def test_a_class_keeps_its_minimum_when_few_dpixels_are_drawn(tmp_path: Path) -> None:
+    crop = np.ones((12, 12), np.uint16)
+    crop[:2, :2] = crop[3:5, 3:5] = crop[6:8, 6:8] = 2  # 12 of 144 d-pixels, in 3 of 16 parcels
+    labels: Labels = {(2018, "crop"): crop, (2018, "parcel"): parcels_of(3)}
+    section = SECTION.model_copy(update={"max_dpixels": 24, "min_dpixels": 12})
+    task = only_task(write_archive(tmp_path, labels), section)
+    assert np.unique(task.value, return_counts=True)[1].tolist() == [12, 12]
+
+
+def test_classes_without_room_in_the_draw_are_left_out_and_named(tmp_path: Path) -> None:
+    crop = (1 + parcels_of(3) % 3).astype(np.uint16)  # class 2 has 6 parcels, 1 and 3 have 5
+    labels: Labels = {(2018, "crop"): crop, (2018, "parcel"): parcels_of(3)}
+    section = SECTION.model_copy(update={"max_dpixels": 40, "min_dpixels": 20})
+    task = only_task(write_archive(tmp_path, labels), section)
+    assert task.classes == (1, 2)
+    assert task.left_out == {"3": "max_dpixels has room for 2 classes"}
+    assert np.bincount(task.value).tolist() == [0, 20, 20]
+
+
+def test_class_that_nobody_observed_is_left_out_before_the_draw(tmp_path: Path) -> None:
+    crop = (1 + parcels_of(3) % 2).astype(np.uint16)
+    crop[6:] = 5
+    labels: Labels = {(2018, "crop"): crop, (2018, "parcel"): parcels_of(3)}
+    below = (slice(6, 12), slice(None))
+    task = only_task(write_archive(tmp_path / "two", labels, unseen=below), SECTION)
+    assert task.classes == (1, 2)
+    crop[:6] = 1
+    (skipped,) = read_tasks(write_archive(tmp_path / "one", labels, unseen=below), SECTION)
+    assert isinstance(skipped, TaskTooSmall)
+    assert "72 labelled and observed d-pixels" in skipped.reason
+
+
+def test_a_tile_that_is_named_like_a_year_is_a_place_of_its_own() -> None:
+    assert place_of("2018/region/2019") == place_of("2020/region/2019") == "region/2019"
+    assert place_of("2018/1234") != place_of("2018/4321")
+
+
+def standing(model: str, draws: list[float], task: str = "crop") -> Standing:
+    mean = float(np.mean(draws))
+    named = replace(make_task(), name=task)
+    return Standing(named, model, 16, Score(mean, mean, mean, mean, np.array(draws)), 100)
+
+
+def board_of(*rows: Standing, sizes: dict[str, int]) -> Leaderboard:
+    board = Leaderboard(sizes, 16)
+    for row in rows:
+        board.add(row)
+    return board
+
+
+def test_equal_composites_go_to_the_smaller_student() -> None:
+    rows = standing("big", [0.4, 0.6]), standing("little", [0.6, 0.4])
+    best, reason = board_of(*rows, sizes={"big": 9, "little": 3}).best()
+    assert best == "little"
+    assert "ahead of big by 0.0000" in reason
+    assert "not a clear lead" in reason
+
+
+def test_lead_is_clear_when_every_draw_agrees_though_the_intervals_overlap() -> None:
+    rows = standing("a", [0.2, 0.5, 0.8]), standing("b", [0.3, 0.6, 0.9])
+    best, reason = board_of(*rows, sizes={"a": 1, "b": 2}).best()
+    assert best == "b"
+    assert reason.endswith("by 0.1000 [0.1000, 0.1000], a clear lead")
+
+
+def test_composite_is_the_mean_of_the_tasks_and_its_interval_that_of_the_summed_draws() -> None:
+    # The tasks err in opposite draws, so their mean does not vary at all.
+    rows = standing("a", [0.2, 0.6], "crop"), standing("a", [0.6, 0.2], "height")
+    board = board_of(*rows, sizes={"a": 1})
+    assert board.composites() == {"a": {16: pytest.approx(0.4)}}
+    assert board.intervals()["a"][16] == pytest.approx((0.4, 0.4))
+
+
+def test_without_scores_the_largest_student_is_best() -> None:
+    assert board_of(sizes={"a": 1, "b": 2}).best()[0] == "b"
 
 
 def test_real_tile_with_nineteen_parcels_can_be_split(shared_data: Path) -> None:
