@@ -2,7 +2,7 @@
 
 MLflow holds a copy of the manifests for people to browse, never a second truth. A run carries the
 stage's parameters, metrics in batches, its inputs as datasets named by digest, and links to the runs
-that made them (``mlflow.parentRunId`` is the main parent, so the user interface draws the chain).
+that made them, in its description and as tags.
 """
 
 import os
@@ -174,7 +174,9 @@ def experiment_id(client: MlflowClient, workspace: Workspace) -> str:
             return str(found.experiment_id)
         artifacts = workspace.state / "mlflow" / "artifacts"
         remote = not workspace.tracking_uri.startswith("sqlite")
-        return str(client.create_experiment(EXPERIMENT, None if remote else artifacts.as_uri()))
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on training
+        location = None if remote else artifacts.as_uri()
+        return str(client.create_experiment(EXPERIMENT, location, kind))
 
 
 def _tags(plan: Manifest, parents: Mapping[str, Any]) -> dict[str, str]:
@@ -186,10 +188,14 @@ def _tags(plan: Manifest, parents: Mapping[str, Any]) -> dict[str, str]:
     }
     for name, digest in plan.parents.items():
         tags[f"tessera.parent.{name}.digest"] = digest
-        if parents[name] is not None:
-            tags[f"tessera.parent.{name}.run"] = parents[name].info.run_id
-            tags["mlflow.parentRunId"] = parents[name].info.run_id
-    return tags
+    found = {name: run for name, run in parents.items() if run is not None}
+    for name, run in found.items():
+        tags[f"tessera.parent.{name}.run"] = run.info.run_id
+        # Decision: all runs hang on the first one, ingest's, so that one click shows the whole
+        # pipeline; a chain of eight levels would hide it. The description links the real parents.
+        tags["mlflow.parentRunId"] = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+    links = [f"[{name}](#/runs/{run.info.run_id})" for name, run in found.items()]
+    return tags | ({"mlflow.note.content": f"Made from {', '.join(links)}."} if links else {})
 
 
 def _here(workspace: Workspace) -> str:

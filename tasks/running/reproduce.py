@@ -24,6 +24,7 @@ PROMOTE = "promote"
 _KEPT = 3
 _TAIL_LINES = 40
 _OWN_WORD = "tessera: "
+_ENDED = "failed to run: "
 _DVC_HINTS = (
     "To track the changes with git",
     "\tgit add",
@@ -146,9 +147,11 @@ def _failure(
 
 
 def _last_word(lines: list[str]) -> str:
-    """Return the stage's own message, or the last line that is not DVC's."""
+    """Return the stage's own message, or how it ended, or the last line that is not DVC's."""
     own = [line for line in lines if line.startswith(_OWN_WORD)]
     if own:
         return own[-1].removeprefix(_OWN_WORD)
+    if ended := [line for line in lines if _ENDED in line]:
+        return ended[-1].partition(_ENDED)[2]  # killed, it had no time for a word of its own
     others = [line for line in lines if not line.startswith(_DVC_NOISE)]
     return others[-1] if others else ""

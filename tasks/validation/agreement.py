@@ -25,16 +25,35 @@ MIN_SIDE_PX = 32
 MIN_PLACE_SIDE_PX = 40
 """Smallest tile side whose radar is held against its images: fewer fields agree by chance."""
 
-_BLUE = S2_BANDS.index("B02")
+_BLUE, _GREEN, _SWIR = (S2_BANDS.index(band) for band in ("B02", "B03", "B11"))
+# Snow is bright and, unlike cloud, dark at 1.6 um: NDSI = (B03 - B11) / (B03 + B11) above 0.4
+# (Hall et al. 1995). Water has such an index too, and is dark.
+_SNOW_MIN_NDSI = 0.4
+_SNOW_MIN_DN = 1100
 _MIN_PARTIAL = 0.05  # share of a date's pixels that must be masked, and that must be clear
 _MIN_PARTIAL_DATES = 5
 _NUM_COMPONENTS = 5  # of the ten mean bands; the rest is noise
 _MIN_STRUCTURE = 3.0  # variance of the mean map over what the variation in time alone would leave
+_MIN_SEEN = 0.5  # share of a tile's pixels; a corner of it is like many other places
 _MAX_DN = 8000  # undetected cloud must not dominate a mean
 _MAX_LIKENESS = (
     0.64  # share of variance (correlation 0.8) by which a moved copy is like the original
 )
 _BRIGHT_BLUE_DN = 2500  # salt and snow are as bright as cloud: what differs there is not the cloud
+
+
+def is_snow(values: Floats) -> Flags:
+    """Whether each observation is of snow.
+
+    Args:
+        values: (..., 10) DN.
+
+    Returns:
+        (...), by the index of Hall et al. (1995).
+    """
+    green, swir = values[..., _GREEN], values[..., _SWIR]
+    index_holds = (green - swir) > _SNOW_MIN_NDSI * (green + swir)
+    return np.asarray(index_holds & (green > _SNOW_MIN_DN))
 
 
 def mask_fit(values: Floats, clear: Flags) -> float | None:
@@ -55,8 +74,9 @@ def mask_fit(values: Floats, clear: Flags) -> float | None:
     if min(clear.shape[1:]) < MIN_SIDE_PX:
         return None
     blue = np.log(np.maximum(values[..., _BLUE], 1.0))
-    usual = (blue * clear).sum(axis=0) / np.maximum(clear.sum(axis=0), 1)
-    judged = (values > 0).any(axis=-1) & (usual < np.log(_BRIGHT_BLUE_DN))
+    bare = ~is_snow(values)  # a pixel under snow for half of the year has no usual brightness
+    usual = (blue * (clear & bare)).sum(axis=0) / np.maximum((clear & bare).sum(axis=0), 1)
+    judged = (values > 0).any(axis=-1) & bare & (usual < np.log(_BRIGHT_BLUE_DN))
     masked, clear = ~clear & judged, clear & judged
     partial = (clear.mean(axis=(1, 2)) > _MIN_PARTIAL) & (masked.mean(axis=(1, 2)) > _MIN_PARTIAL)
     if partial.sum() < _MIN_PARTIAL_DATES:
@@ -130,9 +150,9 @@ def _contrast(unusual: Floats, clear: Floats | Flags, masked: Floats | Flags) ->
 
 
 def _mean_map(values: Floats, usable: Flags) -> Floats | None:
-    """Average over time, unseen pixels as the average pixel; None if the map is only noise."""
+    """Average over time, unseen pixels as the average pixel; None if only noise, or a corner."""
     seen = usable.any(axis=0)
-    if not seen.any():
+    if seen.mean() < _MIN_SEEN:
         return None
     count = np.maximum(usable.sum(axis=0), 1)[..., None]
     chosen = usable[..., None]

@@ -99,7 +99,7 @@ def _drift(table: pd.DataFrame) -> pd.Series:
         (means.notna().to_numpy() * weights).sum(axis=0), 1.0
     )
     drift: pd.Series = (means / np.maximum(shared, 1.0) - 1).abs().max(axis=1)
-    return drift * np.sqrt(table["rows"] / _DRIFT_ROWS)
+    return drift.mul(np.sqrt(table["rows"] / _DRIFT_ROWS))
 
 
 def _run(

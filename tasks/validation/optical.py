@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from models.bands import S2_BANDS
 from tasks.tiles import Array
-from tasks.validation.agreement import mask_fit
+from tasks.validation.agreement import is_snow, mask_fit
 from tasks.validation.band_order import (
     Flags,
     Floats,
@@ -37,11 +37,9 @@ _MAX_PIXELS = 8192
 WRAPPED_DN = 25_000
 """Above the brightest cloud and glint; a negative number stored as uint16 wraps to near 65,535."""
 
-# Thick cloud: bright in all of the visible, white (flat), and not snow, which is dark at 1.6 um
-# (NDSI = (B03 - B11) / (B03 + B11) above 0.4, Hall et al. 1995).
+# Thick cloud: bright in all of the visible, white (flat), and not snow.
 _CLOUD_MIN_DN = 2500
 _CLOUD_MAX_SPREAD = 0.4
-_SNOW_MIN_NDSI = 0.4
 _CLOUD_OVER_GROUND = 1.5  # times the pixel's own level: salt and bright sand are always white
 _GROUND_SHARE = (
     0.1  # quantile over time that shows the ground; higher ones are cloud in the tropics
@@ -68,9 +66,7 @@ _CLOUDED = 0.5  # share of a date's clear observations that look like cloud
 _UNMASKED = 0.95  # share of a date's pixels marked clear: nothing was masked
 
 _VISIBLE = ("B04", "B02", "B03")  # their darkest numbers tell an offset subtracted twice
-_B02, _B03, _B04, _B08, _B11 = (
-    S2_BANDS.index(band) for band in ("B02", "B03", "B04", "B08", "B11")
-)
+_B02, _B03, _B04, _B08 = (S2_BANDS.index(band) for band in ("B02", "B03", "B04", "B08"))
 _INFRARED = [S2_BANDS.index(band) for band in ("B8A", "B11", "B12")]
 
 
@@ -174,10 +170,8 @@ def _looks_like_cloud(values: Floats) -> Flags:
     """Whether each observation is bright, white and not snow. Shape: values without the bands."""
     visible = values[..., [_B04, _B02, _B03]]
     low, high = visible.min(axis=-1), visible.max(axis=-1)
-    green, swir = values[..., _B03], values[..., _B11]
-    snow = (green - swir) > _SNOW_MIN_NDSI * (green + swir)
     white = (high - low) < _CLOUD_MAX_SPREAD * visible.mean(axis=-1)
-    return np.asarray((low > _CLOUD_MIN_DN) & white & ~snow)
+    return np.asarray((low > _CLOUD_MIN_DN) & white & ~is_snow(values))
 
 
 def _above_ground(values: Floats, seen: Flags) -> Flags:
@@ -191,7 +185,7 @@ def _above_ground(values: Floats, seen: Flags) -> Flags:
 
 def _clouds(values: Floats, clear: Flags) -> Row:
     """Compare what looks like cloud with what is marked as not clear."""
-    seen = (values > 0).any(axis=-1)  # outside the swath there is nothing to look at
+    seen = np.asarray((values > 0).any(axis=-1))  # outside the swath there is nothing to look at
     cloud = _looks_like_cloud(values) & _above_ground(values, seen)
     masked = ~clear & seen
     # A cloudless year may be all clear; where there is cloud, nobody looked for it.
@@ -221,8 +215,8 @@ def _dark_levels(spectra: Floats) -> Floats | None:
     targets = spectra[vegetation | water]
     if len(targets) < _MIN_CLEAR_PIXELS:
         return None
-    levels = [np.percentile(part, _DARK_PERCENTILE, axis=0) for part in (spectra, targets)]
-    return np.minimum(*levels)
+    everywhere, there = (np.percentile(s, _DARK_PERCENTILE, axis=0) for s in (spectra, targets))
+    return np.asarray(np.minimum(everywhere, there))
 
 
 def _dates(values: Floats, clear: Flags) -> Row:

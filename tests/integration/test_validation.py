@@ -17,6 +17,7 @@ from tasks.params import read_params
 from tasks.simulate import write_archive
 from tasks.simulator.config import SimulatorConfig
 from tasks.validate import judge_archive, validate
+from tasks.validation.band_order import NEIGHBOURS
 from tasks.validation.verdict import Verdict
 from tasks.workspace import Workspace
 
@@ -134,14 +135,8 @@ FAULTS: dict[str, Fault] = {
         put("bands", np.s_[..., 6], 0),
         s2("no_data_masked", "B06") | s2("varies", "B06"),
     ),
-    "zero_band_one_date": (
-        edit("bands", lose_a_band),
-        s2("no_data_masked", "B11"),
-    ),
-    "reflectance": (
-        edit("bands", lambda dn: (dn // 100).astype(np.uint16)),
-        s2("scale"),
-    ),
+    "zero_band_one_date": (edit("bands", lose_a_band), s2("no_data_masked", "B11")),
+    "reflectance": (edit("bands", lambda dn: (dn // 100).astype(np.uint16)), s2("scale")),
     "nan": (
         put("bands", np.s_[3, 5, 5, 2], np.nan, "f4"),
         s2("layout") | s2("no_nan", "B03"),
@@ -195,6 +190,27 @@ FAULTS: dict[str, Fault] = {
     ),
     "radar_no_days": (remove(f"{ASC}_doy.npy"), {(ASC, "", "layout")}),
     "bad_region": (break_region, {("", "", "layout")}),
+}
+
+# Expectations that a fault may break besides those it must: it is then seen from two sides, and
+# how far that goes depends on the landscape. Every other fault breaks what is listed, no more.
+LEVELS = {f"level_{band}_to_{spec[0]}" for band, spec in NEIGHBOURS.items()}
+CLOUDS = {"clouds_masked", "clouded_dates_masked"}
+ALSO: dict[str, set[str]] = {
+    **dict.fromkeys(("rotated", "by_wavelength"), LEVELS | {"detail_10m"}),
+    **dict.fromkeys(("swir", "red_edge", "zero_band"), LEVELS),
+    **dict.fromkeys(("offset", "offset_half", "offset_late", "all_clear"), CLOUDS),
+    "offset_one_band": {"band_order"},
+    "offset_twice": LEVELS | {"not_floored"},
+    "overflow": CLOUDS | {"no_overflow", "masks_fit_images"},
+    "inverted": CLOUDS | {"dark_dates"},
+    "image_twice": CLOUDS | {"masks_fit_images"},  # every image but the first is a date late
+    "fractional_days": {"doy_first"},
+    "vh_first": {"level_VH"},
+    "radar_constant": {"no_repeated_images", "polarisation_order"},
+    "radar_empty": {"radar_share"},
+    "radar_decibels": {"radar_varies", "scale_VH", "code_range"},
+    "radar_no_days": {"radar_dates"},
 }
 
 
@@ -252,14 +268,22 @@ def verdict_on_real_faults(shared_data: Path, tmp_path_factory: pytest.TempPathF
     return judge(faulty_archive(part, tmp_path_factory.mktemp("real_faults")))
 
 
+def assert_named(fault: str, found: set[tuple[str, str, str]]) -> None:
+    """All of what the fault must break is there, and nothing that it cannot break."""
+    must = FAULTS[fault][1]
+    assert must <= found
+    more = {expectation for _, _, expectation in found - must}
+    assert more <= ALSO.get(fault, set()) | {"no_copies"}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_in_a_simulated_tile_is_named(fault: str, verdict_on_faults: Verdict) -> None:
-    assert FAULTS[fault][1] <= addresses(verdict_on_faults, fault)
+    assert_named(fault, addresses(verdict_on_faults, fault))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_in_a_real_tile_is_named(fault: str, verdict_on_real_faults: Verdict) -> None:
-    assert FAULTS[fault][1] <= addresses(verdict_on_real_faults, fault)
+    assert_named(fault, addresses(verdict_on_real_faults, fault))
 
 
 def test_untouched_copy_among_faulty_tiles_is_blamed_for_nothing_but_being_a_copy(
@@ -327,10 +351,9 @@ def test_day_366_is_legal_in_leap_years_only(simulated: Path, tmp_path: Path) ->
 
 def prepare(workspace: Workspace, archive: Path) -> Any:
     """Ingest an archive into a project; returns its settings."""
+    text = workspace.params.read_text()
+    workspace.params.write_text(text.replace("archive: data ", f"archive: {archive} "))
     params = read_params(workspace.params)
-    params = params.model_copy(
-        update={"ingest": params.ingest.model_copy(update={"archive": str(archive)})}
-    )
     ingest(workspace, params)
     return params
 
@@ -362,7 +385,7 @@ def test_failed_stage_names_the_fault_keeps_the_verdict_and_makes_no_output(
     kept = workspace.state / "validation" / "archive" / "verdict.json"
     assert str(kept) in str(caught.value)
     assert "2022/0_40_40_80 s2 B02: band_order" in str(caught.value)
-    assert "looks like" in str(caught.value) or "(B04)" in str(caught.value)
+    assert "(B04)" in str(caught.value)
     content = json.loads(kept.read_text())
     assert content["success"] is False
     assert {"tile", "band", "expectation", "found", "expected"} <= set(content["failures"][0])
@@ -373,4 +396,4 @@ def test_empty_table_never_passes(simulated: Path) -> None:
     catalogue = replace(catalogue_of(simulated), entries=())
     verdict, _ = judge_archive(catalogue, LIMITS)
     assert not verdict.success
-    assert {"row_count"} <= {failure.expectation for failure in verdict.failures}
+    assert "row_count" in {failure.expectation for failure in verdict.failures}

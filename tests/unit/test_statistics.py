@@ -107,7 +107,9 @@ def test_masks_of_this_tile_fit_and_mirrored_ones_do_not(tile: SimulatedTile) ->
     assert mirrored < 0
 
 
-def test_radar_of_this_tile_fits_and_turned_radar_does_not(tile: SimulatedTile) -> None:
+def test_radar_of_this_tile_fits_and_turned_radar_does_not() -> None:
+    config = SimulatorConfig(seed=9, num_tiles=1, tile_size_px=40, years=(2022,))
+    tile = simulate_tile(config, 0, 2022)
     values, clear = tile.bands.astype(np.float32), tile.masks != 0
     codes = tile.sar_ascending.astype(np.float32)
     right, turned = place_fit(values, clear, codes), place_fit(values, clear, codes[:, ::-1, ::-1])
@@ -120,6 +122,22 @@ def test_radar_of_this_tile_fits_and_turned_radar_does_not(tile: SimulatedTile) 
 def test_radar_without_structure_is_not_judged(tile: SimulatedTile) -> None:
     noise = np.random.default_rng(1).normal(5000, 800, tile.sar_ascending.shape)
     assert place_fit(tile.bands.astype(np.float32), tile.masks != 0, noise) is None
+
+
+def test_radar_along_a_straight_coast_is_not_judged_by_moves_that_change_nothing() -> None:
+    rng = np.random.default_rng(6)
+    water = np.broadcast_to(np.arange(40) < 20, (12, 40, 40))[..., None]
+    values = np.where(water, 300, 2000) + rng.normal(0, 20, (12, 40, 40, 10))
+    codes = np.where(water, 2000, 5000) + rng.normal(0, 500, (12, 40, 40, 2))
+    assert place_fit(values, np.ones(values.shape[:3], bool), codes) is None
+
+
+def test_desert_is_like_no_order_of_bands_and_not_judged() -> None:
+    rng = np.random.default_rng(2)
+    sand = np.array([2900, 1511, 2150, 3500, 3600, 3150, 3300, 3450, 4300, 3900])
+    land = sand * rng.normal(1, 0.1, (5000, 1)) * rng.normal(1, 0.01, (5000, 10))
+    assert best_order(np.roll(land, 3, axis=1)) == (S2_BANDS, 0.0)
+    assert best_order(land) == (S2_BANDS, 0.0)
 
 
 def test_equal_images_are_counted_and_empty_ones_are_not() -> None:
@@ -187,6 +205,15 @@ def test_shard_that_is_no_random_sample_is_refused() -> None:
     assert shard_verdict(rows).failures == ()
     rows[2] = rows[2] | {"s2_mean_B08": 6000.0}
     assert [(f.tile, f.expectation) for f in shard_verdict(rows).failures] == [("c", "shuffled")]
+
+
+def test_drift_weighs_shards_by_observations_and_narrows_with_their_rows() -> None:
+    row = shard_statistics("a", make_dpixels([1, 2], [3, 8, 7, 200])) | {"rows": 512}
+    thin = row | {"shard": "b", "s2_observations": 1, "s2_mean_B08": 3600.0}
+    thick = row | {"shard": "c", "s2_observations": 10**6}
+    assert shard_verdict([row, thin, thick]).failures == ()  # 0.2 above the mean, 3000
+    large = [{**shard, "rows": 2048} for shard in (row, thin, thick)]  # half of the scatter: 0.4
+    assert [(f.tile, f.expectation) for f in shard_verdict(large).failures] == [("b", "shuffled")]
 
 
 def test_no_shard_at_all_is_refused() -> None:
