@@ -17,7 +17,7 @@ up: setup ## Prefect server, worker and MLflow UI, until Ctrl-C
 	tessera up
 
 test: setup ## All tests (minutes); the same that CI runs
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadfile
 
 test-fast: setup ## The tests that need no server, no DVC and no training
 	pytest -n 2 -m "not slow"

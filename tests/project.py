@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -129,6 +130,18 @@ def repro(root: Path, *arguments: str, code: int = 0, **more: str) -> str:
     """Run ``dvc repro`` in the project."""
     command = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *arguments)
     return run(root, *command, code=code, **more)
+
+
+def forget(root: Path, stages: Sequence[str]) -> None:
+    """Remove outputs and all that DVC could restore them by; its lock file names what is cached."""
+    lock = root / "dvc.lock"
+    content = YAML(typ="safe").load(lock.read_text())
+    for stage in stages:
+        content["stages"].pop(stage, None)
+        shutil.rmtree(Workspace(root).output(stage), ignore_errors=True)
+    with lock.open("w") as stream:
+        YAML().dump(content, stream)
+    shutil.rmtree(root / ".dvc" / "cache" / "runs", ignore_errors=True)
 
 
 def output_bytes(root: Path) -> dict[str, bytes]:

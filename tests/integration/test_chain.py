@@ -11,7 +11,7 @@ from tasks.manifest import digest_of, read_manifest
 from tasks.workspace import Workspace
 from tests.project import commit, make_project, output_bytes, repro, run, write_settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chain")]
+pytestmark = pytest.mark.slow
 DVC = (sys.executable, "-m", "dvc")
 
 
