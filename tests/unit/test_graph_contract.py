@@ -1,7 +1,6 @@
 """Hold ``dvc.yaml`` against the code: a stage's deps are what can change its bytes."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import grimp
@@ -77,11 +76,3 @@ def test_each_heavy_library_has_one_importer() -> None:
     importers = graph.find_modules_that_directly_import("prefect")
     assert importers
     assert all(name.startswith("flows") for name in importers)
-
-
-def test_no_lock_file_is_shipped() -> None:
-    # It pins trained weights, which are exact on one kind of processor only; a team commits its own.
-    listed = subprocess.run(
-        ["git", "ls-files", "dvc.lock"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    assert listed.stdout == ""
