@@ -156,7 +156,7 @@ def _execute(
     shutil.rmtree(build, ignore_errors=True)
     build.mkdir()
     work = workspace.state / "work" / plan.stage / plan.key[:16]
-    _discard_old_work(workspace, work)
+    _discard_recorded_work(workspace, work)
     resumed = work.exists()
     work.mkdir(parents=True, exist_ok=True)
     if resumed:
@@ -175,20 +175,20 @@ def _execute(
         write_provenance(workspace, manifest, provenance)
         swap_folder(build, final)
     (work / _FINISHED).touch()
+    for other in work.parent.glob("*"):
+        if other != work:
+            shutil.rmtree(other)
     say(f"{plan.stage}: done in {provenance['wall_s']:.1f} s, {_summary(manifest)}")
     return manifest
 
 
-def _discard_old_work(workspace: Workspace, work: Path) -> None:
-    """Drop work of other inputs, and finished work that is not needed any more.
+def _discard_recorded_work(workspace: Workspace, work: Path) -> None:
+    """Drop finished work that is not needed any more.
 
     Finished work outlives its stage until DVC has recorded the output: DVC removes an output that it
     has not recorded, and a training must not be lost to a crash between the stage's last byte and
     DVC's. By hand there is no such step, and a rerun means to do it again.
     """
-    for other in work.parent.glob("*"):
-        if other != work:
-            shutil.rmtree(other)
     finished, recorded = work / _FINISHED, workspace.root / "dvc.lock"
     if not finished.exists():
         return
