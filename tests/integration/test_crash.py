@@ -72,6 +72,8 @@ def test_killed_dvc_takes_its_stage_with_it(whole: Workspace, tmp_path: Path) ->
     project = tmp_path / "project"
     shutil.copytree(whole.root, project, symlinks=True)
     expected = output_bytes(whole.root)
+    work = project / ".tessera" / "work" / "pretrain"
+    shutil.rmtree(work)  # of the uninterrupted run; what appears here next is the killed one's
     dvc = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "-s", "-f", "pretrain"],
         cwd=project,
@@ -79,7 +81,6 @@ def test_killed_dvc_takes_its_stage_with_it(whole: Workspace, tmp_path: Path) ->
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    work = project / ".tessera" / "work" / "pretrain"
     while not list(work.glob("*/records.jsonl")):
         assert dvc.poll() is None
         time.sleep(0.05)
