@@ -5,6 +5,7 @@ this project and answers already is used as it is; a port in use by anybody else
 names the program. When they start and end together is decided in ``tasks.serving.services``.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -37,8 +38,30 @@ def mlflow_url(workspace: Workspace) -> str:
     return f"http://127.0.0.1:{workspace.environment().get('TESSERA_MLFLOW_PORT', '5000')}"
 
 
+def runs_page(pages: str) -> str:
+    """Return where MLflow lists every run, the newest first.
+
+    Sorted by their start, as by default, MLflow folds all runs of a pipeline under its first one.
+
+    Args:
+        pages: Where MLflow's pages are.
+
+    Returns:
+        The list's address; the front page's where the server does not tell of the experiment, as
+        one that asks for a password.
+    """
+    question = f"{pages}/api/2.0/mlflow/experiments/get-by-name?experiment_name=tessera"
+    try:
+        with urlopen(question, timeout=5) as answer:  # noqa: S310 - the server that we link to
+            experiment = json.load(answer)["experiment"]["experiment_id"]
+    except (OSError, ValueError, KeyError):
+        return pages
+    view = "workflowType=machine_learning&orderByKey=attributes.end_time"
+    return f"{pages}/#/experiments/{experiment}/runs?{view}"
+
+
 def create_tracking_store(workspace: Workspace) -> None:
-    """Create MLflow's database before anybody needs it, in a process of its own.
+    """Create MLflow's database and experiment before anybody needs them, in a process of its own.
 
     Its migrations take seconds and break when two processes start them at once.
     """
@@ -46,7 +69,10 @@ def create_tracking_store(workspace: Workspace) -> None:
         return
     if (workspace.state / "mlflow" / "mlflow.db").exists():
         return
-    code = "from tasks import tracking, workspace as w; tracking.open_client(w.find_workspace())"
+    code = (
+        "from tasks import tracking, workspace; here = workspace.find_workspace(); "
+        "tracking.experiment_id(tracking.open_client(here), here)"
+    )
     subprocess.run(
         [sys.executable, "-c", code],
         cwd=workspace.root,

@@ -26,6 +26,7 @@ from tasks.serving.orchestrator import FlowRun, Orchestrator, orchestrator
 from tasks.serving.servers import (
     MARK,
     create_tracking_store,
+    runs_page,
     start_mlflow,
     start_prefect,
     start_worker,
@@ -44,7 +45,7 @@ class Addresses:
 
     prefect: str
     mlflow: str | None
-    """``None`` where MLflow's pages were not asked for."""
+    """The list of runs; ``None`` where MLflow's pages were not asked for."""
     owner: str
     """The command that keeps the servers up: ``tessera up`` or ``tessera run``."""
     pid: int
@@ -123,7 +124,7 @@ def services(workspace: Workspace, *, owner: str, ui: bool) -> Iterator[Addresse
             server.bury(server.runs_in_flight())
         create_tracking_store(workspace)
         worker = start_worker(workspace, server, stack)
-        pages = start_mlflow(workspace, stack) if ui else None
+        pages = runs_page(start_mlflow(workspace, stack)) if ui else None
         addresses = Addresses(server.pages, pages, owner, os.getpid())
         write_json(_record_path(workspace), asdict(addresses))
         stack.callback(_record_path(workspace).unlink, missing_ok=True)
