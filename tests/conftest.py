@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tasks.workspace import QUIET, Workspace
+from tests.project import CRASH, make_project, repro
 
 os.environ.update(QUIET)
 # A flow run's or a pipeline's own settings must not leak into the projects that tests make.
@@ -32,6 +34,30 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mlflow-template")
     open_client(Workspace(root))
     return root / ".tessera" / "mlflow" / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a project after an uninterrupted run, made once for all workers: to copy only.
+
+    First up to the students, then the rest. ``../writes/<stage>`` lists the renames of each stage.
+    """
+    from tasks.tracking import open_client
+
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
+    root, writes, done = shared / "project", shared / "writes", shared / "done"
+    with FileLock(shared.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(shared, ignore_errors=True)
+            writes.mkdir(parents=True)
+            # With a database already there, the first stage has the writes of any later run.
+            open_client(make_project(root))
+            repro(root, "distill", CRASH_COUNT=str(writes), PYTHONPATH=CRASH)
+            assert not (root / "artifacts" / "evaluate").exists()
+            repro(root, CRASH_COUNT=str(writes), PYTHONPATH=CRASH)
+            done.touch()
+    return root
 
 
 @pytest.fixture

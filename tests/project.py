@@ -18,6 +18,8 @@ from tasks.simulator.config import SimulatorConfig
 from tasks.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[1]
+CRASH = str(Path(__file__).parent / "crash")
+"""On the ``PYTHONPATH`` of a stage, kills it at a write or counts its writes."""
 SOURCES = ("flows", "tasks", "models", "infra", "dvc.yaml", "params.yaml", "pyproject.toml")
 MORE_SOURCES = ("prefect.yaml", ".gitignore")
 

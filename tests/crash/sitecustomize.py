@@ -2,9 +2,9 @@
 
 Every durable write of the project ends in a rename, so the renames of a process are its write
 points. ``CRASH_STAGE`` names the stage, ``CRASH_AT`` the rename at which the process kills itself
-(negative: just after it, else just before). ``CRASH_COUNT`` names a file that gets one line for
-each rename instead. ``CRASH_FILE`` names a file that holds stage and rename ("pack 3"), read when a
-stage starts: for stages that inherit the environment of a server. Only the process of the stage
+(negative: just after it, else just before). ``CRASH_FILE`` names a file that holds both ("pack 3"),
+read when a stage starts: for stages that inherit the environment of a server. ``CRASH_COUNT`` names
+a folder where each stage's file gets one line for each rename instead. Only the process of a stage
 itself is meant, not DVC around it.
 """
 
@@ -27,10 +27,11 @@ def _target() -> tuple[str | None, int]:
     return os.environ.get("CRASH_STAGE"), int(os.environ.get("CRASH_AT", "0"))
 
 
-_STAGE, _AT = _target()
-_MODULE = f"tasks.{(_STAGE or '').split('@')[0]}"
+_TARGET, _AT = _target()
+_COUNT = os.environ.get("CRASH_COUNT")
+_STAGE = os.environ.get("DVC_STAGE", "")
 
-if _STAGE and os.environ.get("DVC_STAGE") == _STAGE and _MODULE in sys.orig_argv:
+if (_COUNT or _STAGE == _TARGET) and f"tasks.{_STAGE.split('@')[0]}" in sys.orig_argv:
     _rename = os.rename
     _replace = os.replace
     _writes = itertools.count(1)
@@ -40,8 +41,8 @@ if _STAGE and os.environ.get("DVC_STAGE") == _STAGE and _MODULE in sys.orig_argv
         if done == _AT:
             os.kill(os.getpid(), signal.SIGKILL)
         operation(*arguments, **keywords)
-        if count := os.environ.get("CRASH_COUNT"):
-            with open(count, "a") as stream:  # noqa: PTH123 - loaded before anything else
+        if _COUNT:
+            with open(f"{_COUNT}/{_STAGE}", "a") as stream:  # noqa: PTH123 - as above
                 stream.write(f"{arguments[0]} -> {arguments[1]}\n")
         if done == -_AT:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -6,42 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from tasks.workspace import Workspace
-from tests.project import environment, forget, make_project, output_bytes, repro, run
+from tests.project import CRASH, environment, forget, output_bytes, repro, run
 
 pytestmark = pytest.mark.slow
 
-CRASH = str(Path(__file__).parents[1] / "crash")
 STAGES = (
     *("ingest", "validate", "pack", "pretrain", "cache_targets", "distill@N"),
     *("evaluate", "export", "report"),
 )
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The finished project of an uninterrupted run."""
-    project = make_project(tmp_path_factory.mktemp("whole") / "project")
-    repro(project.root)
-    return project
-
-
-def count_writes(project: Path, stage: str, scratch: Path) -> int:
-    """Run a stage once and return how many renames it makes."""
-    counted = scratch / "writes.txt"
-    repro(project, "-s", "-f", stage, CRASH_STAGE=stage, CRASH_COUNT=str(counted), PYTHONPATH=CRASH)
-    return len(counted.read_text().splitlines())
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_stage_is_finished_by_a_rerun_with_the_same_bytes(
-    stage: str, whole: Workspace, tmp_path: Path
+    stage: str, finished_project: Path, tmp_path: Path
 ) -> None:
     project = tmp_path / "project"
-    shutil.copytree(whole.root, project, symlinks=True)
-    expected = output_bytes(whole.root)
-    writes = count_writes(project, stage, tmp_path)
-    assert output_bytes(project) == expected, "a forced rerun already differs"
+    shutil.copytree(finished_project, project, symlinks=True)
+    expected = output_bytes(finished_project)
+    writes = len((finished_project.with_name("writes") / stage).read_text().splitlines())
     # In the middle, and when all is built and sealed but not yet in its place. A run that resumes
     # has fewer writes, so each kill starts from nothing.
     for at in (max(2, writes // 2), writes):
@@ -61,7 +43,7 @@ def test_killed_stage_is_finished_by_a_rerun_with_the_same_bytes(
     assert not list((project / "artifacts").rglob(".*.building"))
 
 
-def test_killed_dvc_takes_its_stage_with_it(whole: Workspace, tmp_path: Path) -> None:
+def test_killed_dvc_takes_its_stage_with_it(finished_project: Path, tmp_path: Path) -> None:
     import signal
     import subprocess
     import sys
@@ -70,8 +52,8 @@ def test_killed_dvc_takes_its_stage_with_it(whole: Workspace, tmp_path: Path) ->
     import psutil
 
     project = tmp_path / "project"
-    shutil.copytree(whole.root, project, symlinks=True)
-    expected = output_bytes(whole.root)
+    shutil.copytree(finished_project, project, symlinks=True)
+    expected = output_bytes(finished_project)
     work = project / ".tessera" / "work" / "pretrain"
     shutil.rmtree(work)  # of the uninterrupted run; what appears here next is the killed one's
     dvc = subprocess.Popen(
@@ -94,13 +76,13 @@ def test_killed_dvc_takes_its_stage_with_it(whole: Workspace, tmp_path: Path) ->
     assert output_bytes(project) == expected
 
 
-def test_two_runs_at_once_end_with_one_result(whole: Workspace, tmp_path: Path) -> None:
+def test_two_runs_at_once_end_with_one_result(finished_project: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
 
     project = tmp_path / "project"
-    shutil.copytree(whole.root, project, symlinks=True)
-    expected = output_bytes(whole.root)
+    shutil.copytree(finished_project, project, symlinks=True)
+    expected = output_bytes(finished_project)
     shutil.rmtree(project / "artifacts" / "pack")
     # The stage by hand, beside DVC running the same stage.
     by_dvc, by_hand = (

@@ -15,7 +15,7 @@ import pytest
 from tasks.running.journal import Journal
 from tasks.tracking import open_client
 from tasks.workspace import Workspace
-from tests.project import forget, make_project, output_bytes, repro
+from tests.project import CRASH, forget, make_project, output_bytes, repro
 from tests.toy_project import Toy, free_ports, prefect_settings
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,6 @@ STAGES = (
     *("distill@N", "distill@S", "distill@M", "distill@L", "evaluate", "export", "report"),
 )
 
-CRASH = Path(__file__).parents[1] / "crash"
 KILLS = (("validate", 11), ("pack", 20), ("pretrain", 6), ("distill@S", 6), ("export", 10))
 """Stages and the write before which each is killed: in the middle of its output, its scratch files,
 its checkpoints (teacher and student), its tiles."""

@@ -3,11 +3,12 @@
 import json
 import os
 import signal
-import socket
 import sqlite3
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.request import Request, urlopen
 
 import psutil
@@ -31,10 +32,10 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 
 def test_a_port_that_another_program_uses_is_named_with_that_program(toy: Toy) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", toy.prefect_port))
-        other.listen()
+    with HTTPServer(("127.0.0.1", toy.prefect_port), BaseHTTPRequestHandler) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
         done = toy.python("tasks.cli", "up")
+        other.shutdown()
     assert done.returncode == 1
     assert f"port {toy.prefect_port} is used by process {os.getpid()}" in done.stderr
     assert "PREFECT_API_URL=" in done.stderr
