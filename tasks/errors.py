@@ -1,7 +1,7 @@
 """What can go wrong, as one tree.
 
     TesseraError
-    |-- ParamsError            params.yaml does not say what a stage needs
+    |-- ParamsError            a setting or an option is not what is needed
     |-- DataError              an input is not what its contract says
     |   |-- ValidationFailed   the archive or a shard broke an expectation
     |   `-- DigestMismatch     bytes differ from those that were recorded
@@ -32,7 +32,7 @@ class TesseraError(Exception):
 
 
 class ParamsError(TesseraError):
-    """``params.yaml`` is missing, malformed, or holds a value outside its range."""
+    """A setting or an option is missing, malformed, or outside its range."""
 
 
 class DataError(TesseraError):

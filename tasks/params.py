@@ -5,7 +5,7 @@ never passes silently, and derived numbers are properties, never second settings
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -82,13 +82,19 @@ class LadderParams(Section):
     step: Positive
     largest: Positive
 
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Self:
+        if self.largest % self.step:
+            raise ValueError(f"largest {self.largest} is no multiple of step {self.step}")
+        return self
+
 
 class TrainingParams(Section):
     """What teacher and student training have in common."""
 
     seed: int
     normalisation: str
-    view_lengths: tuple[Positive, ...]
+    view_lengths: Annotated[tuple[Positive, ...], Field(min_length=1)]
     modality_dropout: Annotated[float, Field(ge=0.0, le=0.5)]
     """Chance of hiding each sensor; never both."""
     batch_size: Annotated[int, Field(ge=2)]

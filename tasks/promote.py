@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tasks.errors import LineageError, PromotionRefused
+from tasks.errors import LineageError, ParamsError, PromotionRefused
 from tasks.ledger import GIVEN_UP
 from tasks.manifest import digest_of, read_manifest
 from tasks.params import Params
@@ -54,9 +54,17 @@ def promote(workspace: Workspace, params: Params, *, to: str = STAGING) -> Promo
 
     Raises:
         PromotionRefused: The gate kept the incumbent; the text has the numbers.
+        ParamsError: There is no such alias.
         LineageError: The evaluation is not of the students that are on the disk.
         DigestMismatch: An output's bytes are not those of its manifest.
     """
+    if to not in (STAGING, PRODUCTION):
+        raise ParamsError(
+            f"{STAGING} or {PRODUCTION}",
+            found=to,
+            where="--to",
+            mend="Name one of the two; nothing has been moved.",
+        )
     model = params.promote.model
     workspace.state.mkdir(parents=True, exist_ok=True)
     with FileLock(workspace.state / "promotions.lock"):

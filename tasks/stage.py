@@ -8,7 +8,7 @@ What a stage owes, in the order in which it happens:
 3. It checks every file of its parents against their manifests before it reads them.
 4. It keeps resumable state in a work folder named by its inputs and parameters, outside every DVC
    output (DVC deletes outputs before a run).
-5. It builds the output aside; provenance, then ``manifest.json``, then one rename make it real.
+5. It builds the output aside; ``manifest.json`` seals it, and one rename makes it real.
 
 The stage's own code is a function ``body(stage)`` that fills ``stage.build``.
 """
@@ -57,10 +57,6 @@ class Stage:
     """The MLflow run of this execution."""
     counts: dict[str, float] = field(default_factory=dict)
     """What was made, for the manifest."""
-
-    def progress_file(self) -> Path:
-        """Path for metrics that a crash must not lose, one JSON object a line."""
-        return self.work / "metrics.jsonl"
 
 
 def stage_main(run: Callable[[Workspace, Params], None]) -> None:

@@ -111,13 +111,23 @@ def _refuse_nested(root: Path, folders: set[Path]) -> None:
 
 
 def find_labels(archive: Path, ref: TileRef) -> dict[str, Path]:
-    """Return the label rasters of a tile by label name; empty where there are none."""
+    """Return the label rasters of a tile by label name; empty where there are none.
+
+    A raster belongs to the tile with the longest name that it starts with: ``a_b_crop.tif`` is
+    ``crop`` of the tile ``a_b``, if there is one, and not ``b_crop`` of the tile ``a``.
+    """
     stem = archive / "labels" / ref.key
     prefix = f"{stem.name}_"
     if not stem.parent.is_dir():
         return {}
-    rasters = sorted(stem.parent.glob(f"{prefix}*.tif"))
-    return {path.stem.removeprefix(prefix): path for path in rasters}
+    beside = ref.folder.parent.iterdir()
+    longer = tuple(f"{path.name}_" for path in beside if path.name.startswith(prefix))
+    rasters = sorted(path for path in stem.parent.iterdir() if path.suffix == ".tif")
+    return {
+        path.stem.removeprefix(prefix): path
+        for path in rasters
+        if path.name.startswith(prefix) and not path.name.startswith(longer)
+    }
 
 
 def read_tile(ref: TileRef) -> Tile:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from models.hashing import hash_u64
 from tasks.archive import Archive
+from tasks.errors import DataError
 from tasks.evaluation.ground import GROUP_LABEL, Ground, Ints, read_label, survey_ground
 from tasks.params import EvaluateParams
 from tasks.tiles import Array
@@ -112,6 +113,13 @@ def _read_task(ground: Ground, name: str, section: EvaluateParams) -> Task:
         row = np.flatnonzero(known & ground.usable[index])
         at = np.full(len(row), index)
         parts.append((at, row, ground.groups(index, row), values.ravel()[row]))
+    if len({values.dtype.kind == "f" for *_, values in parts}) > 1:
+        raise DataError(
+            "integers (classes) in every tile, or floats (a quantity) in every tile",
+            found="both",
+            where=f"label {name}",
+            mend="Write all rasters of this label with one kind of number.",
+        )
     tile, row, group, value = (np.concatenate(column) for column in zip(*parts, strict=True))
     regression = value.dtype.kind == "f"
     return Task(

@@ -94,7 +94,7 @@ class Leaderboard:
         """Return the student to ship and why; equal scores go to the smaller one."""
         if not self.rows:
             largest = max(self.sizes, key=lambda name: (self.sizes[name], name))
-            return largest, "no labels to score: the largest student by parameter count"
+            return largest, "nothing was scored: the largest student by parameter count"
         composites, prefix = self.composites(), self.rank_prefix
         ranked = sorted(
             self.sizes, key=lambda s: (-round(composites[s][prefix], _DECIMALS), self.sizes[s], s)
@@ -161,7 +161,7 @@ class Leaderboard:
         lines = ["# Leaderboard", "", f"Best student: **{content['best']}** ({content['reason']})."]
         lines += [f"Not scored: {item['name']}: {item['reason']}." for item in content["skipped"]]
         if not self.rows:
-            return "\n".join([*lines, "", "The archive has no labels, so nothing was scored.", ""])
+            return "\n".join([*lines, "", "Nothing was scored.", ""])
         tasks = list(dict.fromkeys(row.task.name for row in self.rows))
         lines += ["", "| model | dim | composite | " + " | ".join(tasks) + " |"]
         lines += ["|---|---:|---:|" + "---:|" * len(tasks)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.errors import DigestMismatch, LineageError, PromotionRefused
+from tasks.errors import DigestMismatch, LineageError, ParamsError, PromotionRefused
 from tasks.params import Params, read_params
 from tasks.promote import REFUSED_EXIT, promote
 from tasks.registry import ledger_of, registry
@@ -205,6 +205,11 @@ def test_production_takes_only_what_staging_holds(workspace: Workspace, params: 
     stand(workspace, 2.0, 0.6)
     promote(workspace, params)
     assert staged(workspace) == {"staging": "2", "production": "1"}
+
+
+def test_an_alias_that_does_not_exist_is_refused(workspace: Workspace, params: Params) -> None:
+    with pytest.raises(ParamsError, match="expected staging or production; found prod"):
+        promote(workspace, params, to="prod")
 
 
 def start(workspace: Workspace) -> "subprocess.Popen[str]":

@@ -170,6 +170,15 @@ def test_negative_class_code_is_refused_by_name_unless_it_is_nodata(tmp_path: Pa
     assert only_task(declared, SECTION).classes == (1, 2)
 
 
+def test_label_of_classes_in_one_year_and_a_quantity_in_the_other_is_refused(
+    tmp_path: Path,
+) -> None:
+    codes = np.ones((12, 12), np.uint8)
+    labels: Labels = {(2018, "crop"): codes, (2019, "crop"): codes.astype(np.float32)}
+    with pytest.raises(DataError, match=r"label crop: expected integers .* found both"):
+        read_tasks(write_archive(tmp_path, labels), SECTION)
+
+
 def test_groups_have_the_same_numbers_in_every_task(tmp_path: Path) -> None:
     parcel = parcels_of(3)
     crop = np.where(parcel > 4, 1 + parcel % 2, 0).astype(np.uint16)

@@ -23,6 +23,8 @@ def settings(tmp_path: Path) -> Path:
         ("latent: 16, layers", "latent: -1, layers", "expected latent of at least 1, got -1"),
         ("batch_size: 256", "batch_size: 257\n  processes: 2", "not YAML"),
         ("processes: 1", "processes: 3", "not a multiple of twice the processes 3"),
+        ("largest: 256", "largest: 250", "largest 250 is no multiple of step 16"),
+        ("view_lengths: [8, 16]", "view_lengths: []", "pretrain.view_lengths"),
         ("pack:", "packing:", "pack: Field required"),
         ("model: tessera-student", "model: ../escape", "promote.model"),
     ],

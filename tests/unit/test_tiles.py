@@ -144,6 +144,17 @@ def test_labels_are_found_by_tile_and_year(tmp_path: Path) -> None:
     assert sorted(found) == ["biomass", "land_cover"]
 
 
+def test_label_belongs_to_the_tile_with_the_longest_matching_name(tmp_path: Path) -> None:
+    for name in ("x[1]", "x[1]_north"):
+        write_tile(tmp_path / "tiles" / name)
+    (tmp_path / "labels").mkdir()
+    for name in ("x[1]_crop", "x[1]_north_crop"):
+        (tmp_path / "labels" / f"{name}.tif").touch()
+    short, long = (find_labels(tmp_path, ref) for ref in find_tiles(tmp_path))
+    assert short == {"crop": tmp_path / "labels" / "x[1]_crop.tif"}
+    assert long == {"crop": tmp_path / "labels" / "x[1]_north_crop.tif"}
+
+
 def test_real_tile_is_read(shared_data: Path) -> None:
     ref = find_tiles(shared_data / "data" / "be2018")[0]
     opened = read_tile(ref)
