@@ -22,6 +22,7 @@ from tasks.errors import DataError
 OPTICAL = ("bands.npy", "masks.npy", "doys.npy")
 RADAR = ("sar_ascending", "sar_descending")
 REGION = "roi.tiff"
+_ARRAYS = (*OPTICAL, *(f"{orbit}.npy" for orbit in RADAR))
 _YEAR = re.compile(r"^\d{4}$")
 
 Array = npt.NDArray[Any]
@@ -83,8 +84,9 @@ def find_tiles(archive: Path) -> list[TileRef]:
             another.
     """
     root = tiles_root(archive)
-    names = (*OPTICAL, *(f"{orbit}.npy" for orbit in RADAR))
-    found = {path.parent for name in names for path in root.rglob(name)} if root.is_dir() else set()
+    found = (
+        {path.parent for name in _ARRAYS for path in root.rglob(name)} if root.is_dir() else set()
+    )
     if not found:
         raise DataError(
             "an archive of tile folders (bands.npy, masks.npy, doys.npy, sar_*.npy)",
@@ -121,7 +123,11 @@ def find_labels(archive: Path, ref: TileRef) -> dict[str, Path]:
     if not stem.parent.is_dir():
         return {}
     beside = ref.folder.parent.iterdir()
-    longer = tuple(f"{path.name}_" for path in beside if path.name.startswith(prefix))
+    longer = tuple(
+        f"{path.name}_"
+        for path in beside
+        if path.name.startswith(prefix) and any((path / name).exists() for name in _ARRAYS)
+    )
     rasters = sorted(path for path in stem.parent.iterdir() if path.suffix == ".tif")
     return {
         path.stem.removeprefix(prefix): path

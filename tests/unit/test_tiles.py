@@ -147,11 +147,15 @@ def test_labels_are_found_by_tile_and_year(tmp_path: Path) -> None:
 def test_label_belongs_to_the_tile_with_the_longest_matching_name(tmp_path: Path) -> None:
     for name in ("x[1]", "x[1]_north"):
         write_tile(tmp_path / "tiles" / name)
+    (tmp_path / "tiles" / "x[1]_crop").mkdir()  # no tile, so it owns no label
     (tmp_path / "labels").mkdir()
-    for name in ("x[1]_crop", "x[1]_north_crop"):
+    for name in ("x[1]_crop_type", "x[1]_crop", "x[1]_north_crop"):
         (tmp_path / "labels" / f"{name}.tif").touch()
     short, long = (find_labels(tmp_path, ref) for ref in find_tiles(tmp_path))
-    assert short == {"crop": tmp_path / "labels" / "x[1]_crop.tif"}
+    assert short == {
+        "crop": tmp_path / "labels" / "x[1]_crop.tif",
+        "crop_type": tmp_path / "labels" / "x[1]_crop_type.tif",
+    }
     assert long == {"crop": tmp_path / "labels" / "x[1]_north_crop.tif"}
 
 
