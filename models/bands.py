@@ -10,13 +10,18 @@ It deliberately computes no statistics and reads no files.
 Axis words: `item` any number of observations, `band` the order of `S2_BANDS` or `S1_BANDS`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Shaped
 
 S2_BANDS = ("B04", "B02", "B03", "B08", "B8A", "B05", "B06", "B07", "B11", "B12")
 """Sentinel-2 L2A bands in input order: red, blue, green, nir, narrow nir, red edges, swir."""
@@ -55,6 +60,8 @@ class Normalisation:
     """Mean coded decibel of VV and VH on descending passes."""
     s1_desc_std: tuple[float, ...]
     """Standard deviation of VV and VH on descending passes."""
+    source: str = ""
+    """Archive that the statistics hold for, e.g. ``mpc``; empty: any."""
 
     def __post_init__(self) -> None:
         for field, numbers in self.numbers().items():
@@ -68,11 +75,12 @@ class Normalisation:
 
     def numbers(self) -> dict[str, tuple[float, ...]]:
         """Return the six tuples of statistics by field name."""
-        return {field: tuple(value) for field, value in asdict(self).items() if field != "name"}
+        given = asdict(self).items()
+        return {field: tuple(value) for field, value in given if field not in ("name", "source")}
 
     @property
     def digest(self) -> str:
-        """Hex sha256 over the numbers as canonical JSON; the name does not enter.
+        """Hex sha256 over the numbers as canonical JSON; name and source do not enter.
 
         Two sets of equal numbers have equal digests whatever they are called, and a set whose
         numbers were changed under an old name is found out.
@@ -90,8 +98,8 @@ _S2_STD = (
     *(1936.8988, 1748.6041, 1708.6991, 1207.5250, 1108.6046),
 )
 
-NORMALISATIONS: dict[str, Normalisation] = {
-    "tessera-v2-student": Normalisation(
+_SETS = (
+    Normalisation(
         name="tessera-v2-student",
         s2_mean=_S2_MEAN,
         s2_std=_S2_STD,
@@ -100,7 +108,7 @@ NORMALISATIONS: dict[str, Normalisation] = {
         s1_desc_mean=(5816.1382, 3277.7576),
         s1_desc_std=(1554.6475, 1546.4733),
     ),
-    "tessera-v2-teacher": Normalisation(
+    Normalisation(
         name="tessera-v2-teacher",
         s2_mean=_S2_MEAN,
         s2_std=_S2_STD,
@@ -109,8 +117,60 @@ NORMALISATIONS: dict[str, Normalisation] = {
         s1_desc_mean=(5862.7652, 3341.3949),
         s1_desc_std=(1531.8051, 1540.2014),
     ),
-}
-"""The statistics of the released TESSERA v2 models, by name."""
+    Normalisation(
+        name="tessera-v1.0",
+        s2_mean=(
+            *(1711.0938, 1308.8511, 1546.4543, 3010.1293, 3106.5083),
+            *(2068.3044, 2685.0845, 2931.5889, 2514.6928, 1899.4922),
+        ),
+        s2_std=(
+            *(1926.1026, 1862.9751, 1803.1792, 1741.7837, 1677.4543),
+            *(1888.7862, 1736.3090, 1715.8104, 1514.5199, 1398.4779),
+        ),
+        s1_asc_mean=(5484.0407, 3003.7812),
+        s1_asc_std=(1871.2334, 1726.0670),
+        s1_desc_mean=(5484.0407, 3003.7812),
+        s1_desc_std=(1871.2334, 1726.0670),
+    ),
+    Normalisation(
+        name="tessera-v1.1-mpc",
+        s2_mean=(
+            *(2683.4553, 2223.3630, 2432.0950, 3633.1970, 3602.1755),
+            *(3006.4324, 3400.2710, 3515.6392, 2456.9163, 1983.8783),
+        ),
+        s2_std=(
+            *(2739.5217, 2846.2993, 2690.8250, 2290.0439, 2088.8970),
+            *(2673.1106, 2381.4521, 2229.5225, 1601.0942, 1495.3545),
+        ),
+        s1_asc_mean=(5588.3291, 3025.6270),
+        s1_asc_std=(1713.4646, 1693.0471),
+        s1_desc_mean=(5552.9683, 2955.0520),
+        s1_desc_std=(1685.5857, 1677.6414),
+        source="mpc",
+    ),
+    Normalisation(
+        name="tessera-v1.1-aws",
+        s2_mean=(
+            *(2793.6589, 2356.7776, 2551.0496, 3741.9229, 3713.7844),
+            *(3120.1997, 3516.3342, 3637.0342, 2501.0283, 2038.1504),
+        ),
+        s2_std=(
+            *(2810.0093, 2933.8835, 2755.6360, 2344.5027, 2145.7986),
+            *(2743.9019, 2438.8601, 2286.5977, 1680.7367, 1585.5529),
+        ),
+        s1_asc_mean=(5697.0859, 2838.6687),
+        s1_asc_std=(1671.3737, 1789.4116),
+        s1_desc_mean=(5759.1367, 2873.2854),
+        s1_desc_std=(1583.2858, 1747.8390),
+        source="aws",
+    ),
+)
+
+NORMALISATIONS: dict[str, Normalisation] = {given.name: given for given in _SETS}
+"""The published statistics by name; a set computed anew gets a name of its own.
+
+Those of v1.1 differ with the archive that the pixels come from, and are not interchangeable.
+"""
 
 
 def normalise(

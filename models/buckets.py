@@ -10,13 +10,18 @@ It deliberately does not run a network: grouping by bucket is `models.encode`.
 Axis words: `n` d-pixels, `obs` observations end to end, `slot` places of a bucket, `band`.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Int64, Integer
 
 from models.bands import Normalisation, normalise
 from models.dpixel import DPixels, Series, offsets_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Int64, Integer
 
 
 def ladder(step: int, largest: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ reading, and nothing is unpickled.
 
 It deliberately knows no object store and no registry, and does not write atomically: the stage that
 calls it builds its folder aside. Checkpoints in the released `.pt` layout are `models.released`.
+safetensors is imported where a folder is read or written: a released student needs torch and numpy.
 
     config.json
       format        "tessera-checkpoint/1"
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.architecture import StudentConfig, TeacherConfig
@@ -91,6 +91,8 @@ def write_checkpoint(
         ValueError: if the folder holds a checkpoint already, the config is incomplete, or the
             tensors are not exactly those of the architecture.
     """
+    from safetensors.torch import save_file
+
     if (folder / WEIGHTS_FILE).exists() or (folder / CONFIG_FILE).exists():
         raise ValueError(f"expected a folder without a checkpoint, got {folder}")
     check_config(config)
@@ -116,6 +118,8 @@ def read_checkpoint(
         ValueError: if a file is missing, the digest differs, or the config is not exactly as
             written by this version.
     """
+    from safetensors.torch import load_file
+
     for name in (WEIGHTS_FILE, CONFIG_FILE):
         if not (folder / name).is_file():
             raise ValueError(f"expected a checkpoint folder with {name}, got {folder}")

@@ -15,10 +15,16 @@ It deliberately never sets up a process group: without one, or with one rank, it
 Axis words: `b` local batch, `d` features.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def all_reduce_sum(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

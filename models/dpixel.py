@@ -10,13 +10,18 @@ scaling belongs to a model, not to the data.
 Axis words: `obs` all observations of all d-pixels end to end, `band`, `n` the d-pixels (rows).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64, Integer, Shaped, UInt64
 
 from models.bands import S1_BANDS, S2_BANDS
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64, Integer, Shaped, UInt64
 
 
 @dataclass(frozen=True, eq=False)

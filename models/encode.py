@@ -1,86 +1,109 @@
-"""Encode d-pixels: the reference implementation of inference with buckets.
+"""Encode d-pixels: one function from observations to embeddings, for tiles, tables and shards.
 
-The one idea: d-pixels with equal (Sentinel-2 bucket, Sentinel-1 bucket) form batches without
-padding; a sensor without observations is one zero token; a d-pixel without any is NaN. Faster ways
-to the same numbers are judged against this one.
+The one idea: the result is that of the bucket ladder, computed without its padding. Each sensor is
+packed on its own, so d-pixels are grouped by one length and not by a pair of lengths, and repeated
+observations are counted instead of computed (`models.packing`). A sensor without observations is
+one zero token; a d-pixel without any is NaN.
 
 It deliberately reads and writes nothing, and quantises nothing.
 
-Axis words: `n` d-pixels, `repr` embedding coordinates, `b` rows of one batch, `t` tokens, `band`.
+Axis words: `n` d-pixels, `d` branch width, `repr` embedding coordinates.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from models.bands import Normalisation
-from models.buckets import bucket_of, fill_positions, gather, merge_s1, normalised_s2
+from models.buckets import merge_s1, normalised_s2
 from models.dpixel import DPixels, Series
+from models.frozen import FrozenBranch, linear_maker
+from models.packing import pack
+from models.precision import Precision, check_precision
 from models.student import Student
 from models.teacher import Teacher
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float32
 
-def encode(
-    model: Student | Teacher,
-    dpixels: DPixels,
-    normalisation: Normalisation,
-    ladder: tuple[int, ...],
-    *,
-    max_tokens: int = 4096,
-) -> Float32[np.ndarray, "n repr"]:
-    """Return one embedding for each d-pixel, from all of its observations.
+CPU_TOKENS = 2048
+"""Tokens of a chunk whose activations stay in a CPU's cache."""
+GPU_TOKENS = 262_144
+"""Tokens of a chunk that fill a GPU. Decision: by the size of an A100's caches and the launch cost
+of a kernel, not measured."""
+
+
+class Encoder:
+    """A frozen student or teacher with everything that encoding a d-pixel needs.
 
     Args:
-        model: a student or teacher, on any device.
-        dpixels: raw observations.
+        model: its weights are used as they are now; on the device where it will run.
         normalisation: the statistics the model was trained with, from its checkpoint.
         ladder: the bucket lengths the model is used with, from its checkpoint.
-        max_tokens: tokens of both sensors in one batch, at least one row; a few thousand keep the
-            activations in a CPU's cache. It changes speed and the last bits, nothing else.
-
-    Returns:
-        Embeddings in row order; NaN where a d-pixel has no observation of either sensor.
+        precision: number format of the linear maps of both branches.
+        max_tokens: tokens of a chunk, or None for the device's usual. It changes speed and the last
+            bits, nothing else.
 
     Raises:
-        ValueError: if max_tokens is below 1.
-
-    Source: TESSERA v2, section 4, "Adaptive bucket sampling at inference".
+        ValueError: if the device lacks the precision, or max_tokens is below 1.
     """
-    if max_tokens < 1:
-        raise ValueError(f"expected max_tokens >= 1, got {max_tokens}")
-    s2, s1 = normalised_s2(dpixels, normalisation), merge_s1(dpixels, normalisation)
-    s2_bucket, s1_bucket = bucket_of(s2.counts, ladder), bucket_of(s1.counts, ladder)
-    out = np.full((len(dpixels), model.config.repr_dim), np.nan, dtype=np.float32)
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        for rows, length2, length1 in _batches(s2_bucket, s1_bucket, max_tokens):
-            tokens2 = _tokens(s2, rows, length2, device)
-            tokens1 = _tokens(s1, rows, length1, device)
-            out[rows] = model(*tokens2, *tokens1).float().cpu().numpy()
-    return out
 
+    def __init__(
+        self,
+        model: Student | Teacher,
+        normalisation: Normalisation,
+        ladder: tuple[int, ...],
+        *,
+        precision: Precision = "float32",
+        max_tokens: int | None = None,
+    ) -> None:
+        self.device = next(model.parameters()).device
+        check_precision(precision, self.device)
+        usual = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
+        self.max_tokens = usual if max_tokens is None else max_tokens
+        if self.max_tokens < 1:
+            raise ValueError(f"expected max_tokens >= 1, got {max_tokens}")
+        self.model, self.normalisation, self.ladder = model.eval(), normalisation, ladder
+        self.precision = precision
+        with torch.inference_mode():
+            make = linear_maker(precision, self.device, self.max_tokens)
+            self._s2 = FrozenBranch(model.s2_backbone, make, self.max_tokens)
+            self._s1 = FrozenBranch(model.s1_backbone, make, self.max_tokens)
 
-def _batches(
-    s2_bucket: Int64[np.ndarray, " n"], s1_bucket: Int64[np.ndarray, " n"], max_tokens: int
-) -> Iterator[tuple[Int64[np.ndarray, " b"], int, int]]:
-    """Yield (rows, Sentinel-2 bucket, Sentinel-1 bucket), skipping rows without any observation."""
-    for length2, length1 in np.unique(np.stack((s2_bucket, s1_bucket), axis=1), axis=0):
-        if length2 == 0 and length1 == 0:
-            continue
-        rows = np.flatnonzero((s2_bucket == length2) & (s1_bucket == length1))
-        size = max(1, max_tokens // int(length2 + length1))
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size], int(length2), int(length1)
+    @property
+    def dim(self) -> int:
+        """Full length of an embedding."""
+        return self.model.config.repr_dim
 
+    def encode(self, dpixels: DPixels) -> Float32[np.ndarray, "n repr"]:
+        """Return one embedding for each d-pixel, from all of its observations.
 
-def _tokens(
-    series: Series, rows: Int64[np.ndarray, " b"], bucket: int, device: torch.device
-) -> tuple[Float[Tensor, "b t band"], Float[Tensor, "b t"]]:
-    if bucket == 0:
-        zero = torch.zeros(len(rows), 1, series.values.shape[1], device=device)
-        return zero, zero[..., 0]
-    values, doy = gather(series, rows, fill_positions(series.counts[rows], bucket))
-    return torch.from_numpy(values).to(device), torch.from_numpy(doy).to(device)
+        Args:
+            dpixels: raw observations; a few thousand at once fill the chunks well.
+
+        Returns:
+            Embeddings in row order; NaN where a d-pixel has no observation of either sensor.
+
+        Source: TESSERA v2, section 4, "Adaptive bucket sampling at inference".
+        """
+        s2, s1 = normalised_s2(dpixels, self.normalisation), merge_s1(dpixels, self.normalisation)
+        out = np.full((len(dpixels), self.dim), np.nan, dtype=np.float32)
+        with torch.inference_mode():
+            pooled2, pooled1 = self._pool(self._s2, s2), self._pool(self._s1, s1)
+            for start in range(0, len(dpixels), self.max_tokens):
+                rows = slice(start, start + self.max_tokens)
+                out[rows] = self.model.fuse(pooled2[rows], pooled1[rows]).cpu().numpy()
+        out[(s2.counts == 0) & (s1.counts == 0)] = np.nan
+        return out
+
+    def _pool(self, branch: FrozenBranch, series: Series) -> Float[Tensor, "n d"]:
+        pooled = branch.unobserved.repeat(len(series), 1)
+        for chunk in pack(series.offsets, self.ladder, self.max_tokens):
+            values = torch.from_numpy(series.values[chunk.index]).to(self.device)
+            doy = torch.from_numpy(series.doy[chunk.index].astype(np.int64)).to(self.device)
+            pooled[torch.from_numpy(chunk.rows).to(self.device)] = branch(values, doy, chunk.runs)
+        return pooled

@@ -14,12 +14,17 @@ the released modules hold a dropout are kept empty so that names agree.
 Axis words: `b` batch, `t` time (tokens), `band`, `d` width.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch reader knows
-from jaxtyping import Float
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 LAYER_NORM_EPS = 1e-5
 RMS_NORM_EPS = float(torch.finfo(torch.float32).eps)
@@ -188,6 +193,18 @@ class SensorBranch(nn.Module):
         self.transformer_encoder = transformer
         self.attn_pool = AttentionPooling(width)
         self.width = width
+
+    @property
+    def linears(self) -> tuple[nn.Linear, nn.Linear]:
+        """The two linear maps that embed an observation."""
+        first, second = (map_ for map_ in self.embedding if isinstance(map_, nn.Linear))
+        return first, second
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The Transformer layers, first to last."""
+        stack = self.transformer_encoder
+        return list(stack.layers if isinstance(stack, LayerStack) else stack.children())
 
     def forward(
         self, values: Float[Tensor, "b t band"], doy: Float[Tensor, "b t"]

@@ -12,13 +12,19 @@ quality; the paper finds them uncorrelated with downstream scores.
 Axis words: `b` local batch, `d` projector width, `repr` embedding, `target` teacher coordinates.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch reader knows
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.collective import all_reduce_sum, centre
 from models.student import PrefixHeads
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 VARIANCE_FLOOR = 1e-12
 """Keeps the gradient finite for a coordinate that is constant over the batch."""

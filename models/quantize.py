@@ -9,8 +9,14 @@ It deliberately knows no file format.
 Axis words: `...` pixels in any shape, `repr` coordinates.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from jaxtyping import Float, Float32, Int8
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float32, Int8
 
 LARGEST_CODE = 127
 PEAK_FLOOR = 1e-12

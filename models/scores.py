@@ -11,10 +11,15 @@ Axis words: `n` test items.
 Source: TESSERA v2, section 3, "Downstream evaluation".
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Shaped
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 
 def balanced_accuracy(true: Shaped[np.ndarray, " n"], predicted: Shaped[np.ndarray, " n"]) -> float:

@@ -9,12 +9,18 @@ It deliberately has the released parameter names and nothing else, so weights go
 Axis words: `b` batch, `t` time (tokens, may differ between sensors), `band`, `k` a prefix length.
 """
 
-from jaxtyping import Float
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import Tensor, cat, nn
 
 from models.architecture import StudentConfig
 from models.bands import S1_BANDS, S2_BANDS
 from models.encoder import LayerStack, PostNormLayer, QkNormLayer, SensorBranch, reducer
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 STUDENTS: dict[str, StudentConfig] = {
     "N": StudentConfig(latent=36, layers=2, heads=4, feedforward=384),

@@ -9,8 +9,11 @@ It deliberately does not contain the projector, which only pretraining needs.
 Axis words: `b` batch, `t` time (tokens), `band`, `d` branch width, `repr` embedding coordinates.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.architecture import TeacherConfig
@@ -18,8 +21,15 @@ from models.bands import S1_BANDS, S2_BANDS
 from models.collective import GlobalBatchNorm
 from models.encoder import LayerStack, QkNormLayer, SensorBranch, reducer
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 TEACHERS: dict[str, TeacherConfig] = {
     "demo": TeacherConfig(latent=16, layers=2, heads=4, feedforward=256, repr_dim=192),
+    "small": TeacherConfig(latent=64, layers=4, heads=4, feedforward=1024, repr_dim=256),
+    "medium": TeacherConfig(latent=112, layers=4, heads=4, feedforward=1792, repr_dim=448),
+    "base": TeacherConfig(latent=208, layers=4, heads=4, feedforward=3328, repr_dim=768),
+    "large": TeacherConfig(latent=368, layers=4, heads=4, feedforward=5888, repr_dim=768),
     "1b": TeacherConfig(latent=768, layers=4, heads=4, feedforward=9216, repr_dim=768),
     "2b": TeacherConfig(latent=1024, layers=4, heads=4, feedforward=16384, repr_dim=1024),
 }
@@ -27,6 +37,12 @@ TEACHERS: dict[str, TeacherConfig] = {
 
 Decision: the paper gives "1B", four layers and 768 coordinates only; `1b` is the released shape at
 that output width, with the feed-forward width that brings it nearest to a billion parameters.
+
+Decision: the paper's scaling study has encoders of 7 to 278 million parameters and names no shape.
+`small`, `medium`, `base` and `large` cross that range in steps of about three (8.3, 25, 87 and 269
+million): the released shape (four layers, four heads, a feed-forward block of four widths) at
+widths that are multiples of 64. Their embedding has the paper's 768 coordinates, or as many as the
+branch is wide where that is less.
 """
 
 

@@ -10,12 +10,18 @@ and does not make seeds: `models.hashing.hash_u64(run, epoch, pixel_id, view, se
 Axis words: `n` d-pixels, `slot` places of the view, `band`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt64
 
 from models.buckets import fill_positions, gather
 from models.dpixel import Series
 from models.hashing import hash_u64, uniform
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float32, Int64, UInt64
 
 # A part no observation position reaches, so the modality draw shares no bits with the view draw.
 _MODALITY = 0x6D6F64616C697479

@@ -6,12 +6,13 @@ padded to the bucket ladder. Finished shards survive a crash.
 """
 
 import shutil
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 
-from models.checkpoint import ladder_of, load_teacher, normalisation_of, read_checkpoint
-from models.encode import encode
+from models.dpixel import DPixels
+from tasks.checkpoints import open_checkpoint
+from tasks.embedding import BLOCK_DPIXELS, Block, embed_blocks
 from tasks.params import Params
 from tasks.progress import track
 from tasks.shards import ShardSet, write_index, write_targets
@@ -24,9 +25,7 @@ def cache_targets(workspace: Workspace, params: Params) -> None:
     section = params.cache_targets
 
     def body(stage: Stage) -> None:
-        torch.set_num_threads(section.threads)
-        folder = stage.parents["pretrain"]
-        teacher, (_, config) = load_teacher(folder).eval(), read_checkpoint(folder)
+        teacher = open_checkpoint(stage.parents["pretrain"], max_tokens=section.max_tokens).encoder
         shards = ShardSet(stage.parents["pack"])
         names = [entry.name.replace("dpixels", "targets") for entry in shards.entries]
         for index, name in track(
@@ -34,16 +33,11 @@ def cache_targets(workspace: Workspace, params: Params) -> None:
         ):
             if not (stage.work / name).exists():
                 dpixels = shards.shard(index)
-                targets = encode(
-                    teacher,
-                    dpixels,
-                    normalisation_of(config),
-                    ladder_of(config),
-                    max_tokens=section.max_tokens,
-                )
+                blocks = embed_blocks(teacher, _blocks(dpixels), workers=section.threads)
+                targets = np.concatenate([block.embedding for block in blocks])
                 write_targets(stage.work / name, np.asarray(dpixels.pixel_id), targets)
             shutil.copyfile(stage.work / name, stage.build / name)
-        write_index(stage.build, names, {"dim": teacher.config.repr_dim})
+        write_index(stage.build, names, {"dim": teacher.dim})
         stage.counts |= {"targets": len(shards), "shards": len(names)}
 
     run_stage(
@@ -53,6 +47,12 @@ def cache_targets(workspace: Workspace, params: Params) -> None:
         section=section,
         parents=("pack", "pretrain"),
     )
+
+
+def _blocks(dpixels: DPixels) -> Iterator[Block]:
+    for start in range(0, len(dpixels), BLOCK_DPIXELS):
+        rows = np.arange(start, min(start + BLOCK_DPIXELS, len(dpixels)))
+        yield rows, dpixels.take(rows)
 
 
 if __name__ == "__main__":

@@ -1,98 +1,92 @@
-"""From a tile to embeddings: a checkpoint with everything that reading a d-pixel needs.
+"""From d-pixels to embeddings, block by block: tiles, point tables and shards come through here.
 
-The one idea: evaluation and export must see the same numbers, so both come through here. The
-checkpoint's own statistics, band order and ladder are used, never a setting of the caller.
+The one idea: a source yields blocks of d-pixels, and a few workers of one thread each encode them
+while the next block is read. Blocks come back in their order, so whoever writes them can stop and
+go on anywhere, and memory holds a few blocks whatever the size of the source.
 
 It deliberately keeps nothing on the disk and does not quantise.
 """
 
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from models.bands import Normalisation
-from models.checkpoint import build, checkpoint_digest, ladder_of, normalisation_of, read_checkpoint
 from models.dpixel import DPixels
-from models.encode import encode
-from models.student import Student
-from models.teacher import Teacher
-from tasks.tiles import Array, Tile, dpixels_of
+from models.encode import Encoder
+from tasks.tiles import Array, Tile, dpixels_of, release
 
-_DPIXELS_AT_ONCE = 8192  # bounds the memory of a tile of any size: about 20 kB a d-pixel
-
-
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """A frozen model and how its inputs are prepared."""
-
-    model: Student | Teacher
-    normalisation: Normalisation
-    ladder: tuple[int, ...]
-    prefixes: tuple[int, ...]
-    """Lengths at which an embedding may be cut; a teacher's full length only."""
-    digest: str
-    """``checkpoint_digest`` of the checkpoint folder."""
-
-    @property
-    def dim(self) -> int:
-        """Full length of an embedding."""
-        return self.prefixes[-1]
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of weights."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+BLOCK_DPIXELS = 4096
+"""D-pixels of a block: enough to fill chunks well, few enough to hold several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What is known about some pixels of a tile."""
+    """What is known about the d-pixels of a block."""
 
+    rows: npt.NDArray[np.int64]
+    """(n,): where they belong in their source, e.g. flat pixel indices of a tile."""
     embedding: npt.NDArray[np.float32]
     """(n, dim); NaN where a pixel was not observed by either sensor."""
     observations: npt.NDArray[np.uint16]
     """(n, 3): valid observations of Sentinel-2, Sentinel-1 ascending, Sentinel-1 descending."""
 
 
-def open_encoder(folder: Path) -> Encoder:
-    """Load a student's or teacher's checkpoint folder for inference on the CPU.
-
-    Raises:
-        ValueError: The checkpoint is incomplete or does not fit its own configuration.
-    """
-    state, config = read_checkpoint(folder)
-    model = build(config, state).eval()
-    prefixes = tuple(int(prefix) for prefix in config["prefixes"])
-    return Encoder(
-        model, normalisation_of(config), ladder_of(config), prefixes, checkpoint_digest(folder)
-    )
+Block = tuple[npt.NDArray[np.int64], DPixels]
+"""Rows in the source, and the d-pixels there."""
 
 
-def embed_pixels(encoder: Encoder, tile: Tile, rows: Array, *, max_tokens: int) -> Embedded:
-    """Encode chosen pixels of a tile from all of their valid observations.
+def usable_cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def embed_blocks(encoder: Encoder, blocks: Iterable[Block], *, workers: int) -> Iterator[Embedded]:
+    """Encode blocks on several threads; yield the results in the order of the blocks.
 
     Args:
-        encoder: From ``open_encoder``.
-        tile: An open tile.
-        rows: Flat pixel indices (row-major), rising.
-        max_tokens: Tokens of both sensors in one batch.
+        encoder: From ``models.encode``.
+        blocks: Read one by one on this thread while the workers compute.
+        workers: Threads; each runs kernels of one thread, because small ones do not share well.
 
-    Returns:
-        Embeddings and observation counts in the order of ``rows``.
+    Raises:
+        Whatever reading or encoding a block raises, after the blocks before it.
     """
-    embedding = np.full((len(rows), encoder.dim), np.nan, np.float32)
-    observations = np.zeros((len(rows), 3), np.uint16)
-    for start in range(0, len(rows), _DPIXELS_AT_ONCE):
-        part = slice(start, start + _DPIXELS_AT_ONCE)
-        dpixels = dpixels_of(tile, rows[part], first_id=0)
-        observations[part] = count_observations(dpixels)
-        embedding[part] = encode(
-            encoder.model, dpixels, encoder.normalisation, encoder.ladder, max_tokens=max_tokens
-        )
-    return Embedded(embedding, observations)
+    pool = ThreadPoolExecutor(workers, "embed", initializer=torch.set_num_threads, initargs=(1,))
+    pending: deque[Future[Embedded]] = deque()
+    try:
+        for rows, dpixels in blocks:
+            pending.append(pool.submit(_embed, encoder, rows, dpixels))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _embed(encoder: Encoder, rows: npt.NDArray[np.int64], dpixels: DPixels) -> Embedded:
+    return Embedded(rows, encoder.encode(dpixels), count_observations(dpixels))
+
+
+def tile_blocks(tile: Tile, rows: Array, *, start: int = 0) -> Iterator[Block]:
+    """Yield the d-pixels at flat indices ``rows`` (rising), from block number ``start`` on."""
+    for at in range(start * BLOCK_DPIXELS, len(rows), BLOCK_DPIXELS):
+        part = rows[at : at + BLOCK_DPIXELS]
+        yield part, dpixels_of(tile, part, first_id=0)
+        release(tile)
+
+
+def embed_pixels(encoder: Encoder, tile: Tile, rows: Array) -> npt.NDArray[np.float32]:
+    """Return the embeddings (n, dim) of chosen pixels (flat indices, rising) of a tile."""
+    parts = [encoder.encode(dpixels) for _, dpixels in tile_blocks(tile, rows)]
+    return np.concatenate(parts) if parts else np.zeros((0, encoder.dim), np.float32)
 
 
 def count_observations(dpixels: DPixels) -> npt.NDArray[Any]:
@@ -100,3 +94,8 @@ def count_observations(dpixels: DPixels) -> npt.NDArray[Any]:
     return np.stack(
         [dpixels.s2.counts, dpixels.s1_asc.counts, dpixels.s1_desc.counts], axis=1
     ).astype(np.uint16)
+
+
+def num_tokens(observations: npt.NDArray[np.uint16]) -> int:
+    """Return how many observations a block holds."""
+    return int(observations.sum(dtype=np.int64))

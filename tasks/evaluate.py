@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tasks.archive import Archive, open_archive
-from tasks.embedding import Encoder, open_encoder
+from tasks.checkpoints import Checkpoint, open_checkpoint
 from tasks.errors import ParamsError
 from tasks.evaluation.features import Extract, embedding_of, features_of, raw_composites
 from tasks.evaluation.labels import Task, TaskTooSmall, read_tasks
@@ -36,17 +36,22 @@ def evaluate(workspace: Workspace, params: Params) -> None:
 
     def body(stage: Stage) -> None:
         torch.set_num_threads(section.threads)
-        encoders = {name: open_encoder(stage.parents[f"distill@{name}"]) for name in students}
-        _require_prefix(encoders, section)
+        checkpoints = {
+            name: open_checkpoint(stage.parents[f"distill@{name}"], max_tokens=section.max_tokens)
+            for name in students
+        }
+        _require_prefix(checkpoints, section)
         archive = open_archive(workspace, stage.parents["ingest"])
         found = read_tasks(archive, section)
         tasks = [item for item in found if isinstance(item, Task)]
         skipped = [item for item in found if isinstance(item, TaskTooSmall)]
-        sizes = {name: encoder.num_parameters for name, encoder in encoders.items()}
+        sizes = {name: checkpoint.num_parameters for name, checkpoint in checkpoints.items()}
         board = Leaderboard(sizes, section.rank_prefix)
         if tasks:
-            encoders[TEACHER] = open_encoder(stage.parents["pretrain"])
-            for standing in _score(stage, archive, tasks, encoders, section):
+            checkpoints[TEACHER] = open_checkpoint(
+                stage.parents["pretrain"], max_tokens=section.max_tokens
+            )
+            for standing in _score(stage, archive, tasks, checkpoints, section):
                 board.add(standing)
         _write(stage, board, tasks, skipped, suite=_suite(archive, tasks, section))
 
@@ -54,11 +59,11 @@ def evaluate(workspace: Workspace, params: Params) -> None:
     run_stage("evaluate", body, workspace=workspace, section=section, parents=parents)
 
 
-def _require_prefix(encoders: Mapping[str, Encoder], section: EvaluateParams) -> None:
-    for name, encoder in encoders.items():
-        if section.rank_prefix not in encoder.prefixes:
+def _require_prefix(checkpoints: Mapping[str, Checkpoint], section: EvaluateParams) -> None:
+    for name, checkpoint in checkpoints.items():
+        if section.rank_prefix not in checkpoint.prefixes:
             raise ParamsError(
-                f"a prefix that student {name} was trained for: {encoder.prefixes}",
+                f"a prefix that student {name} was trained for: {checkpoint.prefixes}",
                 found=str(section.rank_prefix),
                 where="evaluate.rank_prefix in params.yaml",
                 mend="Choose one that all students have.",
@@ -77,14 +82,14 @@ def _suite(archive: Archive, tasks: Sequence[Task], section: EvaluateParams) -> 
 
 
 def _competitors(
-    encoders: Mapping[str, Encoder], section: EvaluateParams
+    checkpoints: Mapping[str, Checkpoint], section: EvaluateParams
 ) -> dict[str, tuple[Extract, tuple[int, ...]]]:
     """Return each model's extractor and prefixes; the raw baseline has no prefixes."""
     models: dict[str, tuple[Extract, tuple[int, ...]]] = {}
-    for name, encoder in encoders.items():
-        wanted = tuple(prefix for prefix in section.prefixes if prefix in encoder.prefixes)
-        dims = (encoder.dim,) if name == TEACHER else wanted
-        models[name] = embedding_of(encoder, section.max_tokens), dims
+    for name, checkpoint in checkpoints.items():
+        wanted = tuple(prefix for prefix in section.prefixes if prefix in checkpoint.prefixes)
+        dims = (checkpoint.encoder.dim,) if name == TEACHER else wanted
+        models[name] = embedding_of(checkpoint.encoder), dims
     return {**models, COMPOSITES: (raw_composites, ())}
 
 
@@ -92,12 +97,12 @@ def _score(
     stage: Stage,
     archive: Archive,
     tasks: Sequence[Task],
-    encoders: Mapping[str, Encoder],
+    checkpoints: Mapping[str, Checkpoint],
     section: EvaluateParams,
 ) -> Iterator[Standing]:
     """Yield the score of every model at every prefix on every task."""
     folds = [folds_of(task, section.seed) for task in tasks]
-    for name, (extract, dims) in _competitors(encoders, section).items():
+    for name, (extract, dims) in _competitors(checkpoints, section).items():
         features = features_of(archive, tasks, name, extract, stage.work)
         jobs = [(n, dim) for n in range(len(tasks)) for dim in dims or (features[n].shape[1],)]
         for n, dim in track(jobs, label=f"probe {name}", total=len(jobs), unit="probes"):

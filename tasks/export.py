@@ -13,7 +13,6 @@ It deliberately does not ask the registry who is promoted: the same inputs give 
 """
 
 import json
-import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -21,12 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from models.quantize import LARGEST_CODE, quantize
-from tasks.embedding import Encoder, embed_pixels, open_encoder
-from tasks.errors import DataError, LineageError, ParamsError
+from tasks.checkpoints import Checkpoint, open_checkpoint
+from tasks.embedding import embed_blocks, tile_blocks
+from tasks.errors import LineageError, ParamsError
 from tasks.files import files_below, write_json
 from tasks.georeference import read_georeference
 from tasks.ingest import Catalogue, Entry, read_catalogue
@@ -35,20 +32,20 @@ from tasks.params import ExportParams, Params
 from tasks.progress import track
 from tasks.scores import SCORES, read_scores
 from tasks.stage import Stage, run_stage, stage_main
+from tasks.tile_layers import TileLayers
 from tasks.tiles import REGION, Tile, read_tile
 from tasks.workspace import Workspace
 
 PRODUCT = "product.json"
 _DONE = "done.json"
 _FORMAT = "tessera-embeddings/1"
-_SCALE_SLACK = 1e-4  # LayerNorm's epsilon and float32 let the bounds be missed by this share
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """The student that a product is made with."""
 
-    encoder: Encoder
+    checkpoint: Checkpoint
     facts: dict[str, Any]
     """What every tile says about it."""
 
@@ -59,8 +56,7 @@ def export(workspace: Workspace, params: Params) -> None:
     students = tuple(params.distill.students)
 
     def body(stage: Stage) -> None:
-        torch.set_num_threads(section.threads)
-        source = _open_source(stage, students, section.dim)
+        source = _open_source(stage, students, dim=section.dim, max_tokens=section.max_tokens)
         catalogue = read_catalogue(workspace, stage.parents["ingest"])
         for index in track(
             range(len(catalogue)), label="export", total=len(catalogue), unit="tiles"
@@ -93,12 +89,12 @@ def _best(stage: Stage, students: tuple[str, ...]) -> str:
     return best
 
 
-def _open_source(stage: Stage, students: tuple[str, ...], dim: int) -> Source:
+def _open_source(stage: Stage, students: tuple[str, ...], *, dim: int, max_tokens: int) -> Source:
     best = _best(stage, students)
-    encoder = open_encoder(stage.parents[f"distill@{best}"])
-    if dim not in encoder.prefixes:
+    checkpoint = open_checkpoint(stage.parents[f"distill@{best}"], max_tokens=max_tokens)
+    if dim not in checkpoint.prefixes:
         raise ParamsError(
-            f"a prefix the student was trained for: {encoder.prefixes}",
+            f"a prefix the student was trained for: {checkpoint.prefixes}",
             found=str(dim),
             where="export.dim in params.yaml",
             mend="Choose one of them.",
@@ -106,101 +102,35 @@ def _open_source(stage: Stage, students: tuple[str, ...], dim: int) -> Source:
     facts = {
         "stage": f"distill@{best}",
         "manifest": digest_of(stage.parents[f"distill@{best}"]),
-        "checkpoint": encoder.digest,
-        "normalisation": encoder.normalisation.name,
-        "normalisation_digest": encoder.normalisation.digest,
-        "ladder": list(encoder.ladder),
-        "full_dim": encoder.dim,
-        "prefixes": list(encoder.prefixes),
     }
-    return Source(encoder, facts)
-
-
-@dataclass(frozen=True, slots=True)
-class TileProduct:
-    """The layers of one embedding tile."""
-
-    codes: npt.NDArray[np.int8]
-    """(H, W, full_dim)."""
-    scales: npt.NDArray[np.float32]
-    """(H, W); NaN where there is no embedding."""
-    observations: npt.NDArray[np.uint16]
-    """(H, W, 3)."""
-
-
-def make_tile(encoder: Encoder, tile: Tile, *, max_tokens: int) -> TileProduct:
-    """Embed every pixel of a tile's region; the others are no data."""
-    height, width = tile.shape
-    rows = np.flatnonzero(tile.region)
-    embedded = embed_pixels(encoder, tile, rows, max_tokens=max_tokens)
-    codes = np.zeros((height * width, encoder.dim), np.int8)
-    scales = np.full(height * width, np.nan, np.float32)
-    observations = np.zeros((height * width, 3), np.uint16)
-    codes[rows], scales[rows] = quantize(embedded.embedding)
-    observations[rows] = embedded.observations
-    product = TileProduct(
-        codes.reshape(height, width, -1),
-        scales.reshape(height, width),
-        observations.reshape(height, width, 3),
-    )
-    check_product(product, where=f"tile {tile.ref.key}")
-    return product
-
-
-def check_product(product: TileProduct, *, where: str) -> None:
-    """Refuse a tile that cannot come from a LayerNorm-ed embedding coded with its own scale.
-
-    With mean 0 and variance 1 over d coordinates the peak lies between 1 and sqrt(d - 1), hence
-    the scale between 1/127 and sqrt(d)/127. Source: tile format of the published v2 product.
-
-    Raises:
-        DataError: Naming the first pixel that breaks a rule.
-    """
-    valid = ~np.isnan(product.scales)
-    dim = product.codes.shape[-1]
-    peak = np.abs(product.codes.astype(np.int16)).max(axis=-1)
-    low, high = 1 / LARGEST_CODE, math.sqrt(dim) / LARGEST_CODE
-    inside = (product.scales >= low * (1 - _SCALE_SLACK)) & (
-        product.scales <= high * (1 + _SCALE_SLACK)
-    )
-    rules = {
-        f"a scale in [{low:.5f}, {high:.5f}]": valid & ~inside,
-        f"a largest code of {LARGEST_CODE}": valid & (peak != LARGEST_CODE),
-        "codes of 0 where there is no embedding": ~valid & (peak != 0),
-        "observations where there is an embedding": valid != product.observations.any(axis=-1),
-    }
-    for expected, broken in rules.items():
-        if broken.any():
-            row, column = (int(place) for place in np.argwhere(broken)[0])
-            raise DataError(
-                expected,
-                found=f"scale {product.scales[row, column]}, peak {peak[row, column]}, "
-                f"observations {product.observations[row, column].tolist()}; "
-                f"{int(broken.sum())} such pixels",
-                where=f"{where}, pixel row {row} column {column}",
-                mend="The student's embedding is not normalised: distil it again.",
-            )
+    return Source(checkpoint, facts | checkpoint.facts())
 
 
 def _export_tile(
     folder: Path, entry: Entry, tile: Tile, source: Source, section: ExportParams
 ) -> None:
-    product = make_tile(source.encoder, tile, max_tokens=section.max_tokens)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    name = tile.ref.name
-    np.save(folder / f"{name}.npy", np.ascontiguousarray(product.codes[..., : section.dim]))
-    np.save(folder / f"{name}_scales.npy", product.scales)
-    np.save(folder / f"{name}_observations.npy", product.observations)
-    write_json(folder / "tile.json", _describe_tile(entry, tile, product, source, section.dim))
+    rows = np.flatnonzero(tile.region)
+    layers = TileLayers(
+        folder,
+        tile.ref.name,
+        tile.region,
+        dim=section.dim,
+        as_codes=True,
+        identity=source.checkpoint.digest,  # the working folder belongs to one set of inputs
+    )
+    blocks = tile_blocks(tile, rows, start=layers.num_blocks)
+    for block in embed_blocks(source.checkpoint.encoder, blocks, workers=section.threads):
+        layers.put(block)
+    write_json(folder / "tile.json", _describe_tile(entry, tile, layers, source, section.dim))
+    layers.finish()
     write_json(folder / _DONE, describe_files(folder))
 
 
 def _describe_tile(
-    entry: Entry, tile: Tile, product: TileProduct, source: Source, dim: int
+    entry: Entry, tile: Tile, layers: TileLayers, source: Source, dim: int
 ) -> dict[str, Any]:
     roi = tile.ref.folder / REGION
-    totals = product.observations.astype(np.int64).sum(axis=(0, 1)).tolist()
+    totals = layers.observations.sum(axis=(0, 1), dtype=np.int64).tolist()
     return {
         "format": _FORMAT,
         "tile": tile.ref.name,
@@ -209,7 +139,7 @@ def _describe_tile(
         "georeference": read_georeference(roi) if roi.exists() else None,
         "dequantise": "embedding = codes * scales[..., None]; a NaN scale is no data",
         "observations": dict(zip(("s2", "s1_ascending", "s1_descending"), totals, strict=True)),
-        "dpixels": int((~np.isnan(product.scales)).sum()),
+        "dpixels": int(layers.observations.any(axis=-1).sum()),
         "source": {name: facts["sha256"] for name, facts in sorted(entry.files.items())},
         "model": source.facts,
     }

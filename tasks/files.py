@@ -6,11 +6,15 @@ final name, flushed to the disk, and renamed; a folder likewise. Digests are SHA
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 _BLOCK_BYTES = 1 << 20
 
@@ -91,3 +95,16 @@ def swap_folder(built: Path, final: Path) -> None:
     built.rename(final)
     sync_folder(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def release_pages(*arrays: npt.NDArray[Any]) -> None:
+    """Give the pages of memory-mapped arrays back to the system, so that memory stays constant.
+
+    What was written to them must be flushed before; they are read again where they are needed.
+    """
+    for array in arrays:
+        source: Any = array
+        while isinstance(source, np.ndarray):
+            source = source.base
+        if isinstance(source, mmap.mmap):
+            source.madvise(mmap.MADV_DONTNEED)

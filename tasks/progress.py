@@ -65,3 +65,66 @@ def _lines(
         if now - said > _LINE_EVERY_S or done == total:
             say(f"{label}: {done}/{total} {unit}".rstrip())
             said = now
+
+
+class Meter:
+    """Progress of encoding: d-pixels and tokens, their rates, and the time that is left.
+
+    Args:
+        label: What is being done.
+        total: D-pixels of the whole work; what is skipped counts towards it.
+    """
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total = label, total
+        self._done = self.dpixels = self.tokens = 0
+        self._started = self._said = time.monotonic()
+        self._bar = _rate_bar() if sys.stdout.isatty() else None
+        if self._bar:
+            self._task = self._bar.add_task(label, total=total, rates="")
+            self._bar.start()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return max(time.monotonic() - self._started, 1e-9)
+
+    @property
+    def rates(self) -> str:
+        """D-pixels and tokens a second since the start."""
+        return f"{self.dpixels / self.seconds:,.0f} px/s {self.tokens / self.seconds:,.0f} tokens/s"
+
+    def skip(self, dpixels: int) -> None:
+        """Count d-pixels that need no work."""
+        self._done += dpixels
+
+    def advance(self, dpixels: int, tokens: int) -> None:
+        """Count d-pixels that were encoded, and their observations."""
+        self._done, self.dpixels, self.tokens = (
+            self._done + dpixels,
+            self.dpixels + dpixels,
+            self.tokens + tokens,
+        )
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, rates=self.rates)
+        elif time.monotonic() - self._said > _LINE_EVERY_S:
+            self._said = time.monotonic()
+            left = self.seconds / self.dpixels * max(0, self._total - self._done)
+            done = f"{self._done:,}/{self._total:,} d-pixels"
+            say(f"{self._label}: {done}  {self.rates}  {left:,.0f} s left")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar:
+            self._bar.stop()
+
+
+def _rate_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("d-pixels {task.fields[rates]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(file=sys.stdout),
+    )

@@ -18,12 +18,15 @@ import rasterio
 from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series
 from tasks.errors import DataError
+from tasks.files import release_pages
 
 OPTICAL = ("bands.npy", "masks.npy", "doys.npy")
 RADAR = ("sar_ascending", "sar_descending")
 REGION = "roi.tiff"
 _ARRAYS = (*OPTICAL, *(f"{orbit}.npy" for orbit in RADAR))
 _YEAR = re.compile(r"^\d{4}$")
+_LAST_DAY = 366
+_SPARSE = 8  # pixels farther apart than this, on average, are read one by one
 
 Array = npt.NDArray[Any]
 
@@ -252,10 +255,20 @@ def dpixels_of(tile: Tile, rows: Array, first_id: int) -> DPixels:
     Returns:
         One d-pixel per index, its observations in time order. Optical validity is the tile's
         validity file; a radar observation is valid where VV or VH is not 0, on raw values.
+
+    Raises:
+        DataError: A day of year is not in 1..366.
     """
-    optical = _ragged(tile.bands, np.asarray(tile.valid) != 0, tile.doys, rows)
+    clear = _pixels(tile.valid[..., None], rows)[..., 0] != 0
+    optical = _ragged(_pixels(tile.bands, rows), clear, _days(tile, "doys.npy", tile.doys))
     orbits = [_orbit_series(tile, orbit, rows) for orbit in RADAR]
     return DPixels(np.uint64(first_id) + rows.astype(np.uint64), optical, *orbits)
+
+
+def release(tile: Tile) -> None:
+    """Give the pages of a tile's files back to the system."""
+    radar = (array for pair in tile.radar.values() for array in pair)
+    release_pages(tile.bands, tile.valid, tile.doys, *radar)
 
 
 def _orbit_series(tile: Tile, orbit: str, rows: Array) -> Series:
@@ -263,14 +276,38 @@ def _orbit_series(tile: Tile, orbit: str, rows: Array) -> Series:
         empty = np.zeros((0, len(S1_BANDS)), np.int16)
         return Series(empty, np.zeros(0, np.int16), np.zeros(len(rows) + 1, np.int64))
     values, doys = tile.radar[orbit]
-    return _ragged(values, (np.asarray(values) != 0).any(axis=-1), doys, rows)
+    pixels = _pixels(values, rows)
+    return _ragged(pixels, (pixels != 0).any(axis=-1), _days(tile, f"{orbit}_doy.npy", doys))
 
 
-def _ragged(values: Array, valid: Array, doys: Array, rows: Array) -> Series:
-    """Turn (T, H, W, B) with a validity cube into ragged observations, pixel by pixel."""
-    length, bands = values.shape[0], values.shape[-1]
-    flat_valid = valid.reshape(length, -1)[:, rows].T  # (pixel, time): time order within a pixel
-    flat = np.ascontiguousarray(values.reshape(length, -1, bands)[:, rows].swapaxes(0, 1))
-    offsets = np.concatenate([[0], np.cumsum(flat_valid.sum(axis=1))]).astype(np.int64)
-    days = np.broadcast_to(np.asarray(doys).astype(np.int16), flat_valid.shape)
-    return Series(flat[flat_valid], days[flat_valid], offsets)
+def _days(tile: Tile, name: str, doys: Array) -> npt.NDArray[np.int16]:
+    days = np.asarray(doys)
+    wrong = days[(days < 1) | (days > _LAST_DAY)]
+    if len(wrong):
+        raise DataError(
+            f"days of year in 1..{_LAST_DAY}",
+            found=", ".join(map(str, wrong[:5])),
+            where=f"{name} of tile {tile.ref.key}",
+            mend=f"Mend {tile.ref.folder / name}.",
+        )
+    return days.astype(np.int16)
+
+
+def _pixels(values: Array, rows: Array) -> Array:
+    """Return (T, n, B) of chosen pixels of (T, H, W, B), reading little more than those."""
+    flat = values.reshape(len(values), -1, values.shape[-1])
+    if not len(rows):
+        return flat[:, :0]
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    if last - first == len(rows):
+        return np.asarray(flat[:, first:last])
+    if last - first > _SPARSE * len(rows):
+        return np.asarray(flat[:, rows])
+    return np.asarray(flat[:, first:last])[:, rows - first]
+
+
+def _ragged(values: Array, valid: Array, days: npt.NDArray[np.int16]) -> Series:
+    """Turn (T, n, B) with validity (T, n) into ragged observations, pixel by pixel."""
+    pixel, time = np.nonzero(valid.T)  # time order within a pixel
+    offsets = np.concatenate([[0], np.cumsum(valid.sum(axis=0, dtype=np.int64))])
+    return Series(values[time, pixel], days[time], offsets)

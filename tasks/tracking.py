@@ -17,13 +17,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from tasks.errors import TrackingError
+from tasks.errors import LineageError, TrackingError
 from tasks.manifest import MANIFEST, Manifest
 from tasks.workspace import QUIET, Workspace
 
 os.environ.update(QUIET)
 
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -301,14 +302,51 @@ def make_version(
         ids: Logged model and the run that made it.
         tags: Tags of the version.
     """
+    with _store_of(workspace):
+        made = client.create_model_version(name, f"models:/{ids[0]}", ids[1], tags)
+    return str(made.version)
+
+
+def download_model(workspace: Workspace, uri: str, folder: Path) -> Path:
+    """Download the files of a registered model.
+
+    Args:
+        workspace: The project.
+        uri: ``models:/name@alias`` or ``models:/name/version``.
+        folder: Where to.
+
+    Returns:
+        The folder of the files.
+
+    Raises:
+        LineageError: The registry has no such model, alias or version.
+    """
+    client = open_client(workspace)
+    try:
+        with _store_of(workspace):
+            found = download_artifacts(
+                artifact_uri=uri, dst_path=str(folder), tracking_uri=client.tracking_uri
+            )
+    except MlflowException as error:
+        raise LineageError(
+            "a registered model",
+            found=str(error).splitlines()[0],
+            where=uri,
+            mend="See what is there with: tessera registry",
+        ) from error
+    return Path(found)
+
+
+@contextmanager
+def _store_of(workspace: Workspace) -> Iterator[None]:
+    """Let MLflow find ``models:/`` in the workspace's store; it looks there, not in the client."""
     key = "MLFLOW_TRACKING_URI"
     before = os.environ.get(key)
-    os.environ[key] = workspace.tracking_uri  # MLflow looks up models:/ there, not in the client
+    os.environ[key] = workspace.tracking_uri
     try:
-        made = client.create_model_version(name, f"models:/{ids[0]}", ids[1], tags)
+        yield
     finally:
         if before is None:
             del os.environ[key]
         else:
             os.environ[key] = before
-    return str(made.version)

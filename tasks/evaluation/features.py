@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from models.encode import Encoder
 from tasks.archive import Archive
-from tasks.embedding import Encoder, embed_pixels
+from tasks.embedding import embed_pixels
 from tasks.evaluation.composites import composite_features
 from tasks.evaluation.labels import Task
 from tasks.progress import track
@@ -23,13 +24,13 @@ Extract = Callable[[Archive, int, Rows], Features]
 """Features of chosen pixels (flat indices, rising) of one tile of an archive."""
 
 
-def embedding_of(encoder: Encoder, max_tokens: int) -> Extract:
+def embedding_of(encoder: Encoder) -> Extract:
     """Return the extractor that encodes with a model."""
-    return partial(_embed, encoder, max_tokens)
+    return partial(_embed, encoder)
 
 
-def _embed(encoder: Encoder, max_tokens: int, archive: Archive, index: int, rows: Rows) -> Features:
-    return embed_pixels(encoder, archive.tiles[index], rows, max_tokens=max_tokens).embedding
+def _embed(encoder: Encoder, archive: Archive, index: int, rows: Rows) -> Features:
+    return embed_pixels(encoder, archive.tiles[index], rows)
 
 
 def raw_composites(archive: Archive, index: int, rows: Rows) -> Features:

@@ -18,16 +18,18 @@ from models.initialisation import initialise
 from models.quantize import dequantize
 from models.student import Student
 from models.teacher import Teacher
-from tasks.embedding import embed_pixels, open_encoder
+from tasks.checkpoints import open_checkpoint
+from tasks.embedding import Embedded, embed_pixels
 from tasks.errors import DataError, DigestMismatch
 from tasks.evaluate import evaluate
-from tasks.export import TileProduct, check_product, export
+from tasks.export import export
 from tasks.ingest import ingest
 from tasks.manifest import describe_files, digest_of
 from tasks.params import Params, Section, read_params, set_archive
 from tasks.report import report
 from tasks.reporting.pictures import read_legend
 from tasks.stage import Stage, run_stage
+from tasks.tile_layers import TileLayers, check_codes
 from tasks.tiles import Array, TileRef, read_tile
 from tasks.workspace import Workspace
 
@@ -179,10 +181,10 @@ def test_chain_from_students_to_page(workspace: Workspace) -> None:
 def check_against_encoder(workspace: Workspace, best: str, codes: Array, scales: Array) -> None:
     """Hold the product against the float embedding of one pixel."""
     folder = workspace.root / "data" / "tiles" / "2021" / "0_0_12_12"
-    encoder = open_encoder(workspace.output(f"distill@{best}"))
+    encoder = open_checkpoint(workspace.output(f"distill@{best}")).encoder
     tile = read_tile(TileRef("2021/0_0_12_12", folder))
     row = np.array([5 * SIZE + 6])
-    found = embed_pixels(encoder, tile, row, max_tokens=64).embedding[0]
+    found = embed_pixels(encoder, tile, row)[0]
     product = dequantize(codes, scales)[5, 6]
     np.testing.assert_allclose(product, found, atol=scales[5, 6] / 2 * 1.01)
 
@@ -242,16 +244,16 @@ def interrupt_after(tiles: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the process die, as far as a test can, once so many tiles are written."""
     import tasks.export as module
 
-    original = module.make_tile
     done: list[int] = []
 
-    def dying(*arguments: Any, **settings: Any) -> TileProduct:
-        if len(done) == tiles:
-            raise KeyboardInterrupt
-        done.append(1)
-        return original(*arguments, **settings)
+    class Dying(TileLayers):
+        def finish(self) -> None:
+            if len(done) == tiles:
+                raise KeyboardInterrupt
+            done.append(1)
+            super().finish()
 
-    monkeypatch.setattr(module, "make_tile", dying)
+    monkeypatch.setattr(module, "TileLayers", Dying)
 
 
 def test_interrupted_export_uses_finished_tiles_again_unless_they_were_damaged(
@@ -277,7 +279,8 @@ def test_interrupted_export_uses_finished_tiles_again_unless_they_were_damaged(
         interrupt_after(1, patch)
         with pytest.raises(KeyboardInterrupt):
             export(workspace, params)
-    (kept,) = (workspace.state / "work" / "export").rglob("*_scales.npy")
+    (done,) = (workspace.state / "work" / "export").rglob("done.json")
+    (kept,) = done.parent.glob("*_scales.npy")
     kept.write_bytes(kept.read_bytes()[:-4])
     export(workspace, params)
     assert describe_files(workspace.output("export")) == whole
@@ -294,33 +297,34 @@ def test_prefix_product_is_a_cut_of_the_full_one(workspace: Workspace) -> None:
     np.testing.assert_array_equal(full[..., :16], np.load(name))
 
 
-def good_product() -> TileProduct:
-    codes = np.zeros((2, 2, 128), np.int8)
-    codes[..., 0] = 127
-    observations = np.ones((2, 2, 3), np.uint16)
-    return TileProduct(codes, np.full((2, 2), 0.02, np.float32), observations)
+def good_block() -> tuple[Array, Array, Embedded]:
+    codes = np.zeros((4, 128), np.int8)
+    codes[:, 0] = 127
+    scales = np.full(4, 0.02, np.float32)
+    rows, counts = np.arange(4), np.ones((4, 3), np.uint16)
+    return codes, scales, Embedded(rows, np.zeros((4, 128), np.float32), counts)
 
 
 def test_impossible_scale_is_refused_with_tile_and_pixel() -> None:
-    product = good_product()
-    check_product(product, where="tile a")
-    product.scales[1, 0] = 0.5
+    codes, scales, block = good_block()
+    check_codes(codes, scales, block, width=2, tile="a")
+    scales[2] = 0.5
     with pytest.raises(DataError, match=r"tile a, pixel row 1 column 0.*scale"):
-        check_product(product, where="tile a")
+        check_codes(codes, scales, block, width=2, tile="a")
 
 
 def test_code_that_is_not_the_peak_or_below_it_is_refused() -> None:
-    product = good_product()
-    product.codes[0, 1, 5] = -128
+    codes, scales, block = good_block()
+    codes[1, 5] = -128
     with pytest.raises(DataError, match="row 0 column 1"):
-        check_product(product, where="tile a")
-    product.codes[0, 1] = 3
+        check_codes(codes, scales, block, width=2, tile="a")
+    codes[1] = 3
     with pytest.raises(DataError, match="largest code of 127"):
-        check_product(product, where="tile a")
+        check_codes(codes, scales, block, width=2, tile="a")
 
 
 def test_missing_embedding_of_an_observed_pixel_is_refused() -> None:
-    product = good_product()
-    product.scales[0, 0], product.codes[0, 0] = np.nan, 0
+    codes, scales, block = good_block()
+    scales[0], codes[0] = np.nan, 0
     with pytest.raises(DataError, match="observations where there is an embedding"):
-        check_product(product, where="tile a")
+        check_codes(codes, scales, block, width=2, tile="a")

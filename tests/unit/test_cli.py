@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = ("up", "run", "doctor", "sample", "promote", "registry")
+COMMANDS = ("embed", "up", "run", "doctor", "sample", "promote", "registry", "models")
 HEAVY = ("torch", "mlflow", "prefect", "great_expectations", "numpy", "pandas", "deepspeed")
 
 

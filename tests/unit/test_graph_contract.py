@@ -71,8 +71,10 @@ def test_students_of_the_graph_are_those_of_the_settings() -> None:
 
 def test_each_heavy_library_has_one_importer() -> None:
     graph = grimp.build_graph("tasks", "models", "flows", include_external_packages=True)
-    for library in ("mlflow", "deepspeed", "pyarrow", "great_expectations", "sklearn"):
+    for library in ("mlflow", "deepspeed", "great_expectations", "sklearn", "onnx", "onnxruntime"):
         assert len(graph.find_modules_that_directly_import(library)) == 1, library
+    formats = {"tasks.shards", "tasks.points"}  # Arrow IPC and Parquet
+    assert graph.find_modules_that_directly_import("pyarrow") == formats
     importers = graph.find_modules_that_directly_import("prefect")
     assert importers
     assert all(name.startswith("flows") for name in importers)

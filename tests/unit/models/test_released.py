@@ -8,7 +8,7 @@ import torch
 
 from models.architecture import StudentConfig, TeacherConfig
 from models.dpixel import DPixels
-from models.encode import encode
+from models.encode import Encoder
 from models.initialisation import initialise
 from models.released import RELEASED_LADDER, read_released, released_normalisation, write_released
 from models.student import Student
@@ -43,7 +43,7 @@ def test_released_checkpoint_gives_the_released_embeddings(name: str, num_parame
     model = read_released(GOLDEN / f"{name}.pt")
     assert num_parameters == sum(p.numel() for p in model.parameters())
     dpixels = _tile(GOLDEN / "tiles" / "a")
-    actual = encode(model, dpixels, released_normalisation(model), RELEASED_LADDER)
+    actual = Encoder(model, released_normalisation(model), RELEASED_LADDER).encode(dpixels)
     expected = np.load(GOLDEN / f"{name}__a.npy").reshape(len(dpixels), -1)
     np.testing.assert_allclose(actual, expected, atol=2e-4, rtol=0)
 

@@ -4,7 +4,7 @@ import torch
 
 from models.architecture import StudentConfig
 from models.bands import NORMALISATIONS
-from models.encode import encode
+from models.encode import Encoder
 from models.quantize import quantize
 from models.released import RELEASED_LADDER
 from models.student import STUDENTS, PrefixHeads, Student
@@ -76,7 +76,7 @@ def test_embeddings_agree_with_the_released_code(
 ) -> None:
     student = _golden_student(qk_norm=qk_norm)
     assert num_parameters == sum(p.numel() for p in student.parameters())
-    embeddings = encode(student, formula_tile(), NORMALISATION, RELEASED_LADDER)
+    embeddings = Encoder(student, NORMALISATION, RELEASED_LADDER).encode(formula_tile())
     np.testing.assert_allclose(embeddings[0, :6], first, atol=1e-4)
     np.testing.assert_allclose(embeddings[3, :6], without_s2, atol=1e-4)
     ramp = np.arange(1, 129) / 128
@@ -93,13 +93,15 @@ def test_embeddings_agree_with_the_released_code(
 )
 def test_pixel_without_s1_agrees_with_the_released_code(qk_norm: bool, first: list[float]) -> None:
     tile = formula_tile(radar=False)
-    embeddings = encode(_golden_student(qk_norm=qk_norm), tile, NORMALISATION, RELEASED_LADDER)
+    embeddings = Encoder(_golden_student(qk_norm=qk_norm), NORMALISATION, RELEASED_LADDER).encode(
+        tile
+    )
     np.testing.assert_allclose(embeddings[0, :6], first, atol=1e-4)
 
 
 def test_codes_agree_with_the_released_code() -> None:
     student = _golden_student(qk_norm=False)
-    codes, scale = quantize(encode(student, formula_tile(), NORMALISATION, RELEASED_LADDER))
+    codes, scale = quantize(Encoder(student, NORMALISATION, RELEASED_LADDER).encode(formula_tile()))
     assert codes[0, :12].tolist() == [-30, 18, -4, 44, -58, 9, 70, -24, -22, 32, 37, -7]
     np.testing.assert_allclose(scale, [0.026011, 0.025482, 0.026003, 0.024976], atol=1e-6)
 
@@ -115,7 +117,7 @@ def test_parameter_names_are_the_released_ones() -> None:
 
 def test_embedding_has_mean_zero_and_variance_one() -> None:
     student = _golden_student(qk_norm=False)
-    embeddings = encode(student, formula_tile(), NORMALISATION, RELEASED_LADDER)
+    embeddings = Encoder(student, NORMALISATION, RELEASED_LADDER).encode(formula_tile())
     np.testing.assert_allclose(embeddings.mean(axis=1), 0, atol=1e-6)
     np.testing.assert_allclose(embeddings.std(axis=1), 1, atol=1e-4)
 

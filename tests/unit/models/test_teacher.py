@@ -4,7 +4,7 @@ import torch
 
 from models.architecture import TeacherConfig
 from models.bands import NORMALISATIONS
-from models.encode import encode
+from models.encode import Encoder
 from models.released import RELEASED_LADDER
 from models.teacher import TEACHERS, Projector, Teacher
 from tests.unit.models.golden_forward import formula_tile, formula_weights
@@ -38,7 +38,7 @@ def test_presets_have_the_published_numbers_of_parameters(
 def test_embeddings_agree_with_the_released_code() -> None:
     teacher = _golden_teacher()
     assert sum(p.numel() for p in teacher.parameters()) == 252_258
-    embeddings = encode(teacher, formula_tile(), NORMALISATION, RELEASED_LADDER)
+    embeddings = Encoder(teacher, NORMALISATION, RELEASED_LADDER).encode(formula_tile())
     first = [0.203970, 0.578013, -0.460797, -0.659060, 1.082270, 0.892666]
     np.testing.assert_allclose(embeddings[0, :6], first, atol=1e-4)
     without_s2 = [0.229868, 0.206225, -1.704337, -0.219452, 0.119228, 1.006052]
@@ -49,7 +49,7 @@ def test_embeddings_agree_with_the_released_code() -> None:
 
 def test_pixel_without_s1_agrees_and_pixel_with_nothing_is_no_data() -> None:
     tile = formula_tile(radar=False)
-    embeddings = encode(_golden_teacher(), tile, NORMALISATION, RELEASED_LADDER)
+    embeddings = Encoder(_golden_teacher(), NORMALISATION, RELEASED_LADDER).encode(tile)
     first = [0.370939, -0.721363, -0.841166, -0.110598, -1.123152, -0.314777]
     np.testing.assert_allclose(embeddings[0, :6], first, atol=1e-4)
     assert np.isnan(embeddings[3]).all()

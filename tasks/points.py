@@ -1,0 +1,122 @@
+"""Point tables: Parquet, one row a d-pixel, read in pieces and answered in the same order.
+
+    pixel_id                                 string or integer, unique
+    s2, s2_doy                               observations x 10 bands, flattened; day of year of each
+    s1_asc, s1_asc_doy, s1_desc, s1_desc_doy likewise x 2; empty lists where an orbit saw nothing
+
+Other columns (labels, groups, coordinates) are left alone. The answer has `pixel_id` and
+`embedding`, or `codes` and `scale`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.bands import S1_BANDS, S2_BANDS
+from models.dpixel import DPixels, Series, offsets_of
+from models.quantize import quantize
+from tasks.embedding import BLOCK_DPIXELS, Block, Embedded
+from tasks.errors import DataError
+
+_STREAMS = {
+    "s2": (len(S2_BANDS), np.uint16),
+    "s1_asc": (len(S1_BANDS), np.int16),
+    "s1_desc": (len(S1_BANDS), np.int16),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PointTable:
+    """A checked table."""
+
+    path: Path
+    ids: Any
+    """Column ``pixel_id``, as it is."""
+
+    def __len__(self) -> int:
+        """Return the number of d-pixels."""
+        return len(self.ids)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the d-pixels, a block at a time.
+
+        Raises:
+            DataError: A list is null, or its values and days do not fit together.
+        """
+        columns = [column for name in _STREAMS for column in (name, f"{name}_doy")]
+        start = 0
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(BLOCK_DPIXELS, columns=columns):
+                rows = np.arange(start, start + len(batch))
+                streams = [_series(self.path, batch, name, start) for name in _STREAMS]
+                yield rows, DPixels(rows.astype(np.uint64), *streams)
+                start += len(batch)
+
+
+def open_points(path: Path) -> PointTable:
+    """Open a point table.
+
+    Raises:
+        DataError: Not a Parquet file, a column is missing, or a ``pixel_id`` occurs twice.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            present = set(file.schema_arrow.names)
+            wanted = {"pixel_id", *_STREAMS, *(f"{name}_doy" for name in _STREAMS)}
+            if missing := sorted(wanted - present):
+                raise _refusal(path, "the columns of a point table", f"no {', '.join(missing)}")
+            ids = file.read(columns=["pixel_id"]).column(0)
+    except (pa.ArrowException, OSError) as error:
+        raise _refusal(path, "a readable Parquet file", str(error)) from error
+    if len(ids.unique()) != len(ids) or ids.null_count:
+        raise _refusal(path, "a pixel_id of its own in each row", "repeated or null ones")
+    return PointTable(path, ids)
+
+
+def write_points(
+    path: Path, table: PointTable, blocks: list[Embedded], *, dim: int, as_codes: bool
+) -> None:
+    """Write the embeddings of a table, whose ``blocks`` come in order, cut to ``dim``."""
+    vectors = np.concatenate([block.embedding for block in blocks])
+    columns: dict[str, Any] = {"pixel_id": table.ids}
+    if as_codes:
+        codes, scales = quantize(vectors)
+        columns |= {"codes": _lists(codes[:, :dim]), "scale": pa.array(scales)}
+    else:
+        columns["embedding"] = _lists(vectors[:, :dim])
+    pq.write_table(pa.table(columns), path)
+
+
+def _lists(vectors: Any) -> Any:
+    offsets = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.reshape(-1)))
+
+
+def _series(path: Path, batch: Any, name: str, start: int) -> Series:
+    width, dtype = _STREAMS[name]
+    values, days = batch.column(name), batch.column(f"{name}_doy")
+    if values.null_count or days.null_count:
+        raise _refusal(path, f"lists in {name} (empty for none)", "a null")
+    counts = np.asarray(days.value_lengths())
+    uneven = np.flatnonzero(np.asarray(values.value_lengths()) != counts * width)
+    if len(uneven):
+        expected = f"{width} values in {name} for each day in {name}_doy"
+        raise _refusal(path, expected, f"others in row {start + uneven[0]}")
+    flat = np.asarray(values.flatten())
+    codes = flat.astype(dtype)
+    if not np.array_equal(codes, flat):
+        raise _refusal(path, f"{np.dtype(dtype).name} values in {name}", f"{flat.dtype} outside it")
+    try:
+        doy = np.asarray(days.flatten()).astype(np.int16)
+        return Series(codes.reshape(-1, width), doy, offsets_of(counts))
+    except ValueError as error:
+        raise _refusal(path, f"a legal {name}", f"{error} from row {start} on") from error
+
+
+def _refusal(path: Path, expected: str, found: str) -> DataError:
+    return DataError(expected, found=found, where=str(path), mend="Write the table again.")

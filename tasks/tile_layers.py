@@ -1,0 +1,181 @@
+"""The layers of one embedding tile, written block by block into files that never look whole too soon.
+
+    <name>.npy                float32 (H, W, dim), or int8 codes
+    <name>_scales.npy         float32 (H, W), with codes; embedding = code * scale; NaN: no data
+    <name>_observations.npy   uint16 (H, W, 3): Sentinel-2, Sentinel-1 ascending, descending
+
+The one idea: a journal beside the files says how many blocks are safely in them and what they were
+made from. After a crash the same work goes on behind the last block; other work starts anew.
+
+The scale of a pixel comes from its full embedding, so the first 16, 32 or 64 codes are exact
+prefixes of all.
+"""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.quantize import LARGEST_CODE, quantize
+from tasks.embedding import Embedded
+from tasks.errors import DataError
+from tasks.files import release_pages, sync_file, write_json
+
+_JOURNAL = "journal.json"
+_SCALE_SLACK = 1e-4  # LayerNorm's epsilon and float32 let the bounds be missed by this share
+
+Layer = npt.NDArray[Any]
+
+
+class TileLayers:
+    """The files of a tile in a working folder of their own.
+
+    Args:
+        folder: The working folder; emptied unless it holds the same work, unfinished.
+        name: Stem of the files.
+        region: bool (H, W): pixels that will be written; the others are no data.
+        dim: Coordinates to keep.
+        as_codes: Whether to write int8 codes and scales.
+        identity: Digest of everything the bytes depend on.
+
+    Raises:
+        OSError: The disk is full or cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        region: npt.NDArray[np.bool_],
+        *,
+        dim: int,
+        as_codes: bool,
+        identity: str,
+    ) -> None:
+        self.folder, self.name, self._dim, self._identity = folder, name, dim, identity
+        height, width = region.shape
+        kinds: dict[str, tuple[tuple[int, ...], type]] = {
+            "": ((height, width, dim), np.int8 if as_codes else np.float32),
+            "_observations": ((height, width, 3), np.uint16),
+        }
+        if as_codes:
+            kinds["_scales"] = ((height, width), np.float32)
+        self.num_blocks = self._blocks_done()
+        if not self.num_blocks:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for suffix, (shape, dtype) in kinds.items():
+                _allocate(folder / f"{name}{suffix}.npy", shape, dtype)
+        self._layers = {s: np.load(folder / f"{name}{s}.npy", mmap_mode="r+") for s in kinds}
+        outside = np.flatnonzero(~region)
+        if not self.num_blocks:
+            blank = "_scales" if as_codes else ""
+            self._flat(blank)[outside] = np.nan
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, in the order of their names."""
+        return sorted(self.folder / f"{self.name}{suffix}.npy" for suffix in self._layers)
+
+    @property
+    def observations(self) -> npt.NDArray[np.uint16]:
+        """(H, W, 3): counts of observations of what has been written."""
+        counts: npt.NDArray[np.uint16] = self._layers["_observations"]
+        return counts
+
+    def put(self, block: Embedded) -> None:
+        """Write the next block and make it safe.
+
+        Raises:
+            DataError: The block cannot be an embedding; see ``check_codes``.
+        """
+        codes, scales = quantize(block.embedding)
+        check_codes(codes, scales, block, width=self._layers[""].shape[1], tile=self.name)
+        if "_scales" in self._layers:
+            self._flat("")[block.rows] = codes[:, : self._dim]
+            self._flat("_scales")[block.rows] = scales
+        else:
+            self._flat("")[block.rows] = block.embedding[:, : self._dim]
+        self._flat("_observations")[block.rows] = block.observations
+        self.num_blocks += 1
+        for layer in self._layers.values():
+            layer.flush()
+        release_pages(*self._layers.values())
+        write_json(self.folder / _JOURNAL, {"identity": self._identity, "blocks": self.num_blocks})
+
+    def finish(self) -> None:
+        """Close the files, all on the disk, and drop the journal."""
+        self._layers = dict.fromkeys(self._layers, np.zeros(0))
+        for path in self.paths:
+            sync_file(path)
+        (self.folder / _JOURNAL).unlink(missing_ok=True)
+
+    def _flat(self, suffix: str) -> Layer:
+        layer = self._layers[suffix]
+        flat: Layer = layer.reshape(-1, *layer.shape[2:])
+        return flat
+
+    def _blocks_done(self) -> int:
+        try:
+            journal = json.loads((self.folder / _JOURNAL).read_text())
+        except FileNotFoundError:
+            return 0
+        return int(journal["blocks"]) if journal["identity"] == self._identity else 0
+
+
+def check_codes(
+    codes: npt.NDArray[np.int8],
+    scales: npt.NDArray[np.float32],
+    block: Embedded,
+    *,
+    width: int,
+    tile: str,
+) -> None:
+    """Refuse a block that cannot come from a LayerNorm-ed embedding coded with its own scale.
+
+    With mean 0 and variance 1 over d coordinates the peak lies between 1 and sqrt(d - 1), hence
+    the scale between 1/127 and sqrt(d)/127. Source: tile format of the published v2 product.
+
+    Args:
+        codes: int8 (n, d), full length.
+        scales: (n,), NaN where there is no embedding.
+        block: What they were made from.
+        width: Pixels in a row of the tile.
+        tile: Its name.
+
+    Raises:
+        DataError: Naming the first pixel that breaks a rule.
+    """
+    valid = ~np.isnan(scales)
+    peak = np.abs(codes.astype(np.int16)).max(axis=-1)
+    low, high = 1 / LARGEST_CODE, math.sqrt(codes.shape[-1]) / LARGEST_CODE
+    inside = (scales >= low * (1 - _SCALE_SLACK)) & (scales <= high * (1 + _SCALE_SLACK))
+    rules = {
+        f"a scale in [{low:.5f}, {high:.5f}]": valid & ~inside,
+        f"a largest code of {LARGEST_CODE}": valid & (peak != LARGEST_CODE),
+        "codes of 0 where there is no embedding": ~valid & (peak != 0),
+        "observations where there is an embedding": valid != block.observations.any(axis=-1),
+    }
+    for expected, broken in rules.items():
+        if broken.any():
+            at = int(np.flatnonzero(broken)[0])
+            row, column = divmod(int(block.rows[at]), width)
+            raise DataError(
+                expected,
+                found=f"scale {scales[at]}, peak {peak[at]}, "
+                f"observations {block.observations[at].tolist()}; {int(broken.sum())} such pixels",
+                where=f"tile {tile}, pixel row {row} column {column}",
+                mend="The model's embedding is not normalised: it is not one of this family.",
+            )
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    """Make an array file whose bytes are all on the disk: a mapped file cannot report a full one."""
+    np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
