@@ -30,7 +30,7 @@ def encode_as_released(
     chunk_pixels: int = CHUNK_PIXELS,
 ) -> np.ndarray:
     """Return (n, repr) embeddings; NaN where a d-pixel has no observation of either sensor."""
-    model = with_torch_layers(model) if isinstance(model, Student) else model
+    network = with_torch_layers(model) if isinstance(model, Student) else model.eval()
     s2, s1 = normalised_s2(dpixels, normalisation), merge_s1(dpixels, normalisation)
     out = np.full((len(dpixels), model.config.repr_dim), np.nan, np.float32)
     with torch.inference_mode():
@@ -38,7 +38,7 @@ def encode_as_released(
             for start in range(0, len(rows), chunk_pixels):
                 part = rows[start : start + chunk_pixels]
                 tokens = (*tokens_of(s2, part, bucket2), *tokens_of(s1, part, bucket1))
-                out[part] = model(*tokens).numpy()
+                out[part] = network(*tokens).numpy()
     return out
 
 

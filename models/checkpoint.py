@@ -115,9 +115,10 @@ def read_checkpoint(
         expect_digest: refuse the folder unless this is its `checkpoint_digest`; None to skip.
 
     Raises:
-        ValueError: if a file is missing, the digest differs, or the config is not exactly as
-            written by this version.
+        ValueError: if a file is missing or damaged, the digest differs, or the config is not
+            exactly as written by this version.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     for name in (WEIGHTS_FILE, CONFIG_FILE):
@@ -127,7 +128,10 @@ def read_checkpoint(
         raise ValueError(f"{folder}: expected digest {expect_digest}, got {found}")
     config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="ascii"))
     check_config(config)
-    return load_file(folder / WEIGHTS_FILE), config
+    try:
+        return load_file(folder / WEIGHTS_FILE), config
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS_FILE}: expected safetensors, got: {error}") from error
 
 
 def checkpoint_digest(folder: Path) -> str:

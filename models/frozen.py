@@ -40,6 +40,8 @@ _UNIT = 256  # tokens; chunks are filled up to a multiple, so kernels are prepar
 _PACKED_FOR = 8192  # tokens; the packing for more is the same, and oneDNN refuses absurd numbers
 
 MakeLinear = Callable[[Tensor, Tensor], Linear]
+WeightedRun = tuple[Run, Tensor | None]
+"""A run, and its logarithms of copies on the device of the tokens."""
 
 
 def linear_maker(precision: Precision, device: torch.device, num_tokens: int) -> MakeLinear:
@@ -84,7 +86,7 @@ class FrozenLayer:
         self._down = make(layer.linear2.weight, layer.linear2.bias)
         self._norms = (layer.norm1, layer.norm2)
 
-    def __call__(self, x: Float[Tensor, "token d"], runs: tuple[Run, ...]) -> Tensor:
+    def __call__(self, x: Float[Tensor, "token d"], runs: list[WeightedRun]) -> Tensor:
         """Return the tokens after attention within each d-pixel and feed-forward."""
         norm1, norm2 = self._norms
         if self._pre_norm:
@@ -94,7 +96,7 @@ class FrozenLayer:
         normed: Tensor = norm2(self._down(self._up(x, relu=True), add=x))
         return normed
 
-    def _attend(self, qkv: Float[Tensor, "token d3"], runs: tuple[Run, ...]) -> Tensor:
+    def _attend(self, qkv: Float[Tensor, "token d3"], runs: list[WeightedRun]) -> Tensor:
         query, key, value = qkv.view(len(qkv), 3, self._heads, -1).unbind(1)
         if self._gains is not None:
             query, key = (
@@ -102,14 +104,14 @@ class FrozenLayer:
                 for part, gain in zip((query, key), self._gains, strict=True)
             )
         mixed = query.new_empty(query.shape)
-        for run in runs:
+        for run, log_copies in runs:
             q, k, v = (_heads_first(part, run) for part in (query, key, value))
-            bias = log_copies_of(run, query)
-            if bias is not None:
-                bias = bias.expand(1, 1, run.length, run.length)
+            bias = None
+            if log_copies is not None:
+                bias = log_copies.to(q.dtype).expand(1, 1, run.length, run.length)
             found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
             mixed[run.tokens] = found.transpose(1, 2).flatten(0, 1)
-        mixed[runs[-1].tokens.stop :] = 0  # idle tokens: finite, so that no range is spoilt
+        mixed[runs[-1][0].tokens.stop :] = 0  # idle tokens: finite, so that no range is spoilt
         return mixed.flatten(1)
 
 
@@ -143,17 +145,17 @@ class FrozenBranch:
         idle = -len(values) % self._unit
         values, doy = F.pad(values, (0, 0, 0, idle)), F.pad(doy, (0, idle))
         x = self._second(F.linear(values, *self._first).relu_(), add=self._days[doy])
+        weighted = [(run, _log_copies(run, x.device)) for run in runs]
         for layer in self._layers:
-            x = layer(x, runs)
-        return self._pool(x, runs)
+            x = layer(x, weighted)
+        return self._pool(x, weighted)
 
-    def _pool(self, x: Tensor, runs: tuple[Run, ...]) -> Tensor:
+    def _pool(self, x: Tensor, runs: list[WeightedRun]) -> Tensor:
         score: Tensor = self._query(x)[:, 0]
-        pooled = x.new_empty(runs[-1].rows.stop, x.shape[1])
-        for run in runs:
+        pooled = x.new_empty(runs[-1][0].rows.stop, x.shape[1])
+        for run, log_copies in runs:
             logits = score[run.tokens].view(run.num_rows, run.length)
-            bias = log_copies_of(run, logits)
-            weight = (logits if bias is None else logits + bias).softmax(-1)
+            weight = (logits if log_copies is None else logits + log_copies).softmax(-1)
             tokens = x[run.tokens].view(run.num_rows, run.length, -1)
             pooled[run.rows] = torch.bmm(weight[:, None], tokens)[:, 0]
         return pooled
@@ -166,11 +168,8 @@ class FrozenBranch:
         return self(zero, torch.zeros(1, dtype=torch.int64, device=device), (run,))[0]
 
 
-def log_copies_of(run: Run, like: Tensor) -> Tensor | None:
-    """Return a run's logarithms of copies as a tensor of this dtype and device, or None."""
-    if run.log_copies is None:
-        return None
-    return torch.tensor(run.log_copies, dtype=like.dtype, device=like.device)
+def _log_copies(run: Run, device: torch.device) -> Tensor | None:
+    return None if run.log_copies is None else torch.tensor(run.log_copies, device=device)
 
 
 def _heads_first(part: Float[Tensor, "token head e"], run: Run) -> Float[Tensor, "row head slot e"]:

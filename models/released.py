@@ -53,8 +53,11 @@ def read_released(path: Path) -> Student | Teacher:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(f"{path}: expected tensors and plain values only, got: {error}") from error
+    except (UnpicklingError, RuntimeError, EOFError) as error:  # the latter two: cut short
+        reason = str(error).partition("\n")[0] or "an empty file"
+        raise ValueError(
+            f"{path}: expected tensors and plain values only, got: {reason}"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dict, got {type(content).__name__}")
     if content.keys() <= {"model", "args"} and "model" in content:

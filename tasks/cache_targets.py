@@ -12,7 +12,7 @@ import numpy as np
 
 from models.dpixel import DPixels
 from tasks.checkpoints import open_checkpoint
-from tasks.embedding import BLOCK_DPIXELS, Block, embed_blocks
+from tasks.embedding.blocks import BLOCK_DPIXELS, Block, embed_blocks
 from tasks.params import Params
 from tasks.progress import track
 from tasks.shards import ShardSet, write_index, write_targets

@@ -17,7 +17,6 @@ from typing import Any, cast
 import torch
 
 from models.checkpoint import (
-    CONFIG_FILE,
     build,
     checkpoint_digest,
     ladder_of,
@@ -29,11 +28,11 @@ from models.encode import Encoder
 from models.precision import Precision
 from models.released import RELEASED_LADDER, read_released, released_normalisation
 from models.student import Student
-from tasks.errors import LineageError, ParamsError
+from tasks.errors import DigestMismatch, LineageError, ParamsError
 from tasks.files import sha256_of
 from tasks.workspace import find_workspace
 
-_REGISTRY = re.compile(r"^models:/[A-Za-z0-9._-]+[@/][A-Za-z0-9._-]+$")
+_REGISTRY = re.compile(r"^models:/(?P<name>[\w.-]+)(?P<at>[@/][\w.-]+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def open_checkpoint(
             return open_checkpoint(
                 fetched, precision=precision, max_tokens=max_tokens, device=device
             )
-    path = Path(source)
+    path, place = Path(source), _device(device)
     if path.is_dir():
         state, config = read_checkpoint(path)
         model, digest = build(config, state), checkpoint_digest(path)
@@ -111,7 +110,7 @@ def open_checkpoint(
         )
     try:
         encoder = Encoder(
-            model.to(torch.device(device)),
+            model.to(place),
             normalisation,
             ladder,
             precision=cast(Precision, precision),  # an unknown one is refused there
@@ -127,23 +126,49 @@ def open_checkpoint(
     return Checkpoint(encoder, digest)
 
 
-def _fetch(uri: str, folder: Path) -> Path:
-    """Download a registered model; return the folder of its checkpoint."""
-    from tasks.tracking import download_model
+def _device(name: str) -> torch.device:
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise ParamsError(
+            "cpu, or cuda where torch sees a GPU",
+            found=f"{name}, and no GPU" if name == "cuda" else name,
+            where="--device",
+            mend="Leave it out to compute on the CPU.",
+        )
+    return torch.device(name)
 
-    if not _REGISTRY.match(uri):
+
+def _fetch(uri: str, folder: Path) -> Path:
+    """Download a registered model and hold it against its digest; return its folder.
+
+    Raises:
+        ParamsError: Not an address of a registered model.
+        LineageError: The registry has no such model, or no digest of it.
+        DigestMismatch: The files are not those that were registered.
+    """
+    from tasks.tracking import CHECKPOINT_TAG, download_model
+
+    parts = _REGISTRY.match(uri)
+    if not parts:
         raise ParamsError(
             "models:/name@alias or models:/name/version",
             found=uri,
             where="checkpoint",
             mend="See the names with: tessera registry",
         )
-    found = sorted(download_model(find_workspace(), uri, folder).rglob(CONFIG_FILE))
-    if len(found) != 1:
+    files, tags = download_model(find_workspace(), parts["name"], parts["at"], folder)
+    if CHECKPOINT_TAG not in tags:
         raise LineageError(
-            "one checkpoint in the registered model",
-            found=f"{len(found)} files {CONFIG_FILE}",
+            f"a version with the tag {CHECKPOINT_TAG}",
+            found="none",
             where=uri,
-            mend="Register it again: tessera promote",
+            mend="Register the model again: tessera promote",
         )
-    return found[0].parent
+    found = checkpoint_digest(files)
+    if found != tags[CHECKPOINT_TAG]:
+        raise DigestMismatch(
+            f"the registered checkpoint {tags[CHECKPOINT_TAG][:12]}",
+            found=found[:12],
+            where=uri,
+            mend="The store's files were changed: restore them, or register the model again.",
+        )
+    return files

@@ -140,8 +140,9 @@ def embed(
 ) -> None:
     """Embed, print a summary, and exit with 1 if anything failed."""
     from tasks.checkpoints import open_checkpoint
-    from tasks.embed import Options, embed_points, embed_tiles
-    from tasks.embedding import usable_cores
+    from tasks.embed import embed_points, embed_tiles
+    from tasks.embedding.blocks import usable_cores
+    from tasks.embedding.report import Options
 
     with _talk(as_json):
         given = [(embed_tiles, tiles), (embed_points, points)]
@@ -233,6 +234,32 @@ def models(
     members = family(Observations(num_s2=s2, num_s1=s1))
     rows = [member.to_json() for member in members]
     typer.echo(json.dumps(rows) if as_json else render(members))
+
+
+@app.command(
+    help="Write a student as one file that runs without this project.\n\n"
+    "A .onnx file needs onnxruntime alone, a .pt2 file torch alone. It is compared with torch before it is written; docs/portable.md says how it is used.\n\n"
+    "Example: tessera package artifacts/distill/S --out student.onnx"
+)
+def package(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(help="Folder of a student, a released .pt file, or models:/name@alias."),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write, e.g. student.onnx or student.pt2.")],
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="onnx or torch; without it, what the file name says."),
+    ] = None,
+) -> None:
+    """Package a student and say how far it is from torch."""
+    from tasks.portable import package_student
+
+    written = package_student(checkpoint, out, form)
+    typer.echo(
+        f"{written.path}: {written.size_bytes / 1e6:.1f} MB; "
+        f"largest difference from torch {written.difference:.1e}"
+    )
 
 
 def main() -> None:

@@ -10,79 +10,37 @@ finished if they still hold; a rerun does the rest, from the last block that was
 tile that cannot be read costs that tile only: the others are done, and it is listed at the end.
 """
 
+import glob
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from filelock import FileLock, Timeout
 
 from models.dpixel import DPixels
 from tasks.checkpoints import Checkpoint
-from tasks.embedding import BLOCK_DPIXELS, embed_blocks, num_tokens, tile_blocks
+from tasks.embedding.blocks import BLOCK_DPIXELS, Embedded, embed_blocks, num_tokens, tile_blocks
+from tasks.embedding.fidelity import FIDELITY_DPIXELS, Fidelity, fidelity_text, measure_fidelity
+from tasks.embedding.plausibility import check_block, check_source, check_tile
+from tasks.embedding.points import open_points, write_points
+from tasks.embedding.report import Options, Report, check_dim
+from tasks.embedding.tile_layers import TileLayers
 from tasks.errors import ParamsError, StageBusy, TesseraError
-from tasks.fidelity import FIDELITY_DPIXELS, Fidelity, fidelity_text, measure_fidelity
-from tasks.files import canonical_json, sha256_of, sync_folder, write_json
+from tasks.files import canonical_json, sha256_of, sync_file, sync_folder, write_json
 from tasks.georeference import read_georeference
-from tasks.plausibility import check_block, check_source, check_tile
-from tasks.points import open_points, write_points
 from tasks.progress import Meter, say
-from tasks.tile_layers import TileLayers
-from tasks.tiles import REGION, Tile, TileRef, find_tiles, read_tile, tiles_root
+from tasks.tiles import OPTICAL, REGION, Tile, TileRef, find_tiles, read_tile, tiles_root
 
 FORMAT = "tessera-embedding/1"
 _WORK = ".unfinished"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to embed."""
-
-    dim: int
-    """Coordinates to keep, one of the checkpoint's prefixes."""
-    as_codes: bool = False
-    """Write int8 codes and scales instead of float32."""
-    workers: int = 1
-    """Threads, one a core."""
-    force: bool = False
-    """Leave out the checks of ``tasks.plausibility``."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What came of it."""
-
-    out: str
-    embedded: list[str] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
-    """Finished by an earlier run."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Tile and reason."""
-    dpixels: int = 0
-    unobserved: int = 0
-    """D-pixels without any observation: no data."""
-    tokens: int = 0
-    seconds: float = 0.0
-    fidelity: Fidelity | None = None
-    """Cosine to float32, mean and worst; ``None`` for float32 itself."""
-
-    def render(self) -> str:
-        """Return the summary as text."""
-        lines = [
-            f"{len(self.embedded)} embedded, {len(self.kept)} kept, {len(self.failed)} failed",
-            f"{self.dpixels:,} d-pixels ({self.unobserved:,} without any observation), "
-            f"{self.tokens:,} tokens in {self.seconds:,.1f} s: "
-            f"{self.dpixels / max(self.seconds, 1e-9):,.0f} d-pixels/s",
-        ]
-        if self.fidelity:
-            lines.append(fidelity_text(self.fidelity))
-        lines += [f"FAILED {key}: {reason}" for key, reason in self.failed.items()]
-        return "\n".join([*lines, f"See {self.out}"])
 
 
 def embed_tiles(checkpoint: Checkpoint, tiles: Path, out: Path, options: Options) -> Report:
@@ -93,15 +51,14 @@ def embed_tiles(checkpoint: Checkpoint, tiles: Path, out: Path, options: Options
         ParamsError: ``options.dim`` is no prefix of the checkpoint.
         StageBusy: Another process writes to ``out``.
     """
-    _check_dim(checkpoint, options)
+    check_dim(checkpoint, options)
     refs, report = find_tiles(tiles), Report(str(out))
     with _only_writer(out):
         meter = Meter("embed", sum(_num_pixels(ref) for ref in refs))
-        for folder in _empty_folders(tiles):
-            report.failed[folder] = "expected tile files; found an empty folder"
+        report.failed |= _folders_without_tile(tiles, refs)
         for ref in refs:
             try:
-                _embed_tile(_Job(checkpoint, ref, tiles_root(tiles), out, options), meter, report)
+                _embed_tile(_Job(checkpoint, ref, tiles, out, options), meter, report)
             except (TesseraError, OSError, ValueError) as error:
                 report.failed[ref.key] = str(error)
                 say(f"{ref.key}: failed: {error}")
@@ -119,7 +76,7 @@ class _Job:
 
     checkpoint: Checkpoint
     ref: TileRef
-    root: Path
+    archive: Path
     out: Path
     options: Options
 
@@ -144,11 +101,13 @@ class _Job:
 def _embed_tile(job: _Job, meter: Meter, report: Report) -> None:
     tile = read_tile(job.ref)
     if not job.options.force:
-        check_source(job.ref.folder, job.root, job.checkpoint.encoder.normalisation)
+        check_source(job.ref.folder, job.archive, job.checkpoint.encoder.normalisation)
         check_tile(tile)
     origin = job.origin()
-    if _is_finished(job.record, origin):
+    if finished := _finished(job.record, origin):
         report.kept.append(job.ref.key)
+        if report.fidelity is None:
+            report.fidelity = finished.get("fidelity")
         meter.skip(tile.region.size)
         return
     rows = np.flatnonzero(tile.region)
@@ -166,10 +125,7 @@ def _embed_tile(job: _Job, meter: Meter, report: Report) -> None:
     meter.skip(tile.region.size - _pixels_left(rows, layers))
     blocks = _checked_blocks(job, tile, rows, layers.num_blocks)
     for block in embed_blocks(job.checkpoint.encoder, blocks, workers=job.options.workers):
-        layers.put(block)
-        meter.advance(len(block.rows), num_tokens(block.observations))
-        report.dpixels += len(block.rows)
-        report.unobserved += int((~block.observations.any(axis=1)).sum())
+        layers.put(_counted(block, meter, report))
     layers.finish()
     _publish(job, layers, origin | _description(tile), report.fidelity)
     report.embedded.append(job.ref.key)
@@ -191,6 +147,8 @@ def _publish(
     files = {path.name: sha256_of(path) for path in layers.paths}
     for path in layers.paths:
         path.replace(job.record.parent / path.name)
+    if not job.options.as_codes:  # scales of an earlier run with codes
+        (job.record.parent / f"{job.ref.name}_scales.npy").unlink(missing_ok=True)
     sync_folder(job.record.parent)
     write_json(job.record, facts | {"files": files, "fidelity": fidelity})
     shutil.rmtree(layers.folder)
@@ -207,14 +165,16 @@ def _description(tile: Tile) -> dict[str, Any]:
     }
 
 
-def _is_finished(record: Path, origin: dict[str, Any]) -> bool:
-    """Tell whether the same tile was finished before and its files are as they were written."""
-    if not record.is_file():
-        return False
-    known = json.loads(record.read_text())
-    same = all(known.get(name) == value for name, value in origin.items())
-    files = {record.parent / name: digest for name, digest in known["files"].items()}
-    return same and all(path.is_file() and sha256_of(path) == d for path, d in files.items())
+def _finished(record: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record if the same tile was finished before and its files are as written."""
+    try:
+        known: dict[str, Any] = json.loads(record.read_text())
+        same = all(known[name] == value for name, value in origin.items())
+        files = {record.parent / name: digest for name, digest in known["files"].items()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # none yet, or damaged
+    whole = all(path.is_file() and sha256_of(path) == d for path, d in files.items())
+    return known if same and whole else None
 
 
 def _fidelity(job: _Job, tile: Tile, rows: Any) -> Fidelity | None:
@@ -232,38 +192,54 @@ def embed_points(checkpoint: Checkpoint, points: Path, out: Path, options: Optio
 
     Raises:
         DataError: The table breaks its contract.
-        ParamsError: ``options.dim`` is no prefix of the checkpoint.
+        ParamsError: ``options.dim`` is no prefix of the checkpoint, or ``out`` is a folder.
     """
-    _check_dim(checkpoint, options)
+    check_dim(checkpoint, options)
+    if out.is_dir():
+        raise ParamsError(
+            "a file to write",
+            found="a folder",
+            where=f"--out {out}",
+            mend="Name a Parquet file; a folder is for --tiles.",
+        )
     table, report = open_points(points), Report(str(out))
     if checkpoint.encoder.precision != "float32":
         first = next(table.blocks())[1]
         few = np.arange(min(len(first), FIDELITY_DPIXELS))
         report.fidelity = measure_fidelity(checkpoint.encoder, first.take(few))
-    meter, blocks = Meter("embed", len(table)), []
-    for block in embed_blocks(checkpoint.encoder, table.blocks(), workers=options.workers):
-        blocks.append(block)
-        meter.advance(len(block.rows), num_tokens(block.observations))
-        report.dpixels += len(block.rows)
-        report.unobserved += int((~block.observations.any(axis=1)).sum())
-    meter.close()
+        say(fidelity_text(report.fidelity))
+    meter = Meter("embed", len(table))
+    blocks = embed_blocks(checkpoint.encoder, table.blocks(), workers=options.workers)
+    counted = (_counted(block, meter, report) for block in blocks)
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.part")
-    write_points(aside, table, blocks, dim=options.dim, as_codes=options.as_codes)
+    _sweep(out)
+    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        write_points(aside, table, counted, dim=options.dim, as_codes=options.as_codes)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    meter.close()
+    sync_file(aside)
     aside.replace(out)
+    sync_folder(out.parent)
     report.embedded.append(points.name)
     report.tokens, report.seconds = meter.tokens, meter.seconds
     return report
 
 
-def _check_dim(checkpoint: Checkpoint, options: Options) -> None:
-    if options.dim not in checkpoint.prefixes:
-        raise ParamsError(
-            f"a length that the model was trained for: {', '.join(map(str, checkpoint.prefixes))}",
-            found=str(options.dim),
-            where="--dim",
-            mend="Choose one of them.",
-        )
+def _sweep(out: Path) -> None:
+    """Remove what killed runs left beside an output."""
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+        if not psutil.pid_exists(int(path.suffixes[-2][1:])):
+            path.unlink(missing_ok=True)
+
+
+def _counted(block: Embedded, meter: Meter, report: Report) -> Embedded:
+    meter.advance(len(block.rows), num_tokens(block.observations))
+    report.dpixels += len(block.rows)
+    report.unobserved += int((~block.observations.any(axis=1)).sum())
+    return block
 
 
 @contextmanager
@@ -284,7 +260,7 @@ def _only_writer(out: Path) -> Iterator[None]:
 def _num_pixels(ref: TileRef) -> int:
     try:
         return read_tile(ref).region.size
-    except TesseraError:
+    except (TesseraError, OSError):
         return 0
 
 
@@ -292,10 +268,19 @@ def _pixels_left(rows: Any, layers: TileLayers) -> int:
     return max(0, len(rows) - layers.num_blocks * BLOCK_DPIXELS)
 
 
-def _empty_folders(tiles: Path) -> list[str]:
-    root = tiles_root(tiles)
-    return [
-        path.relative_to(root).as_posix()
-        for path in sorted(root.rglob("*"))
-        if path.is_dir() and not any(path.iterdir())
-    ]
+def _folders_without_tile(tiles: Path, refs: list[TileRef]) -> dict[str, str]:
+    """Return folders in which no tile can be found, and why; what tiles keep inside is theirs."""
+    root, found = tiles_root(tiles), {}
+    ours = {ref.folder for ref in refs}
+    for place, folders, _ in os.walk(root):
+        if Path(place) in ours:
+            folders.clear()
+        for folder in (Path(place, name) for name in folders):
+            key = folder.relative_to(root).as_posix()
+            if not os.access(folder, os.R_OK | os.X_OK):
+                found[key] = f"expected a folder that may be read; found no permission: {folder}"
+            elif folder.is_symlink() and any(folder.rglob(OPTICAL[0])):
+                found[key] = f"expected a folder; found a link, which is not followed: {folder}"
+            elif not any(folder.iterdir()):
+                found[key] = "expected tile files; found an empty folder"
+    return dict(sorted(found.items()))

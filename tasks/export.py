@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from tasks.checkpoints import Checkpoint, open_checkpoint
-from tasks.embedding import embed_blocks, tile_blocks
+from tasks.embedding.blocks import embed_blocks, tile_blocks
+from tasks.embedding.tile_layers import TileLayers
 from tasks.errors import LineageError, ParamsError
 from tasks.files import files_below, write_json
 from tasks.georeference import read_georeference
@@ -32,7 +33,6 @@ from tasks.params import ExportParams, Params
 from tasks.progress import track
 from tasks.scores import SCORES, read_scores
 from tasks.stage import Stage, run_stage, stage_main
-from tasks.tile_layers import TileLayers
 from tasks.tiles import REGION, Tile, read_tile
 from tasks.workspace import Workspace
 

@@ -10,8 +10,7 @@ missing, both missing, more observations than the ladder's end.
 The same checkpoint gives the same bytes with the same versions: what the exporters note about the
 source files they traced is taken out, which also keeps paths of this machine out of the file.
 
-It deliberately does not quantise, and does not ask the registry: a folder or file is named. How the
-file is used stands in `docs/portable.md`.
+It deliberately does not quantise. How the file is used stands in `docs/portable.md`.
 """
 
 import io
@@ -31,16 +30,14 @@ import onnxruntime
 import torch
 from torch.export import Dim, ExportedProgram
 
-from models.bands import S1_BANDS, S2_BANDS, Normalisation
-from models.checkpoint import build, checkpoint_digest, ladder_of, normalisation_of, read_checkpoint
+from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series, offsets_of
 from models.encode import Encoder
 from models.portable import INPUTS, OUTPUT, PortableStudent, portable_inputs
-from models.released import RELEASED_LADDER, read_released, released_normalisation
 from models.student import Student
-from models.teacher import Teacher
+from tasks.checkpoints import Checkpoint, open_checkpoint
 from tasks.errors import DataError, ParamsError
-from tasks.files import sha256_of, write_bytes
+from tasks.files import write_bytes
 
 FORMATS = {".onnx": "onnx", ".pt2": "torch"}
 """Format of a package by the suffix of its file."""
@@ -48,36 +45,11 @@ FORMATS = {".onnx": "onnx", ".pt2": "torch"}
 TOLERANCE = 1e-4
 """Largest difference from torch in any coordinate; embeddings have variance 1."""
 
-_OPSET = 18  # the oldest that the exporter writes without converting; runtimes since 2023 know it
+_OPSET = 18  # the oldest that the exporter writes without converting; runtimes since 2024 know it
 _FACTS = "tessera.json"  # extra file of a .pt2
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 Runner = Callable[[Arrays], npt.NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A student with what its embeddings depend on."""
-
-    student: Student
-    normalisation: Normalisation
-    ladder: tuple[int, ...]
-    digest: str
-    """``checkpoint_digest`` of a folder, SHA-256 of a released file."""
-
-    def facts(self) -> dict[str, str]:
-        """Return what the package says about itself."""
-        return {
-            "format": "tessera-portable/1",
-            "s2_bands": ",".join(S2_BANDS),
-            "s1_bands": ",".join(S1_BANDS),
-            "normalisation": self.normalisation.name,
-            "normalisation_digest": self.normalisation.digest,
-            "ladder_step": str(self.ladder[0]),
-            "ladder_largest": str(self.ladder[-1]),
-            "prefixes": ",".join(map(str, self.student.config.prefixes)),
-            "checkpoint": self.digest,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,65 +62,41 @@ class Package:
     """Largest difference from torch in any coordinate of the d-pixels compared."""
 
 
-def package_student(checkpoint: Path, out: Path, form: str | None = None) -> Package:
+def package_student(checkpoint: str | Path, out: Path, form: str | None = None) -> Package:
     """Write a student as one file, once it was found to give the embeddings of torch.
 
     Args:
-        checkpoint: A checkpoint folder, or a released ``.pt`` file.
+        checkpoint: As for ``open_checkpoint``.
         out: File to write; an older one is replaced in one step.
         form: A value of ``FORMATS``; None for that of the suffix of ``out``.
 
     Raises:
-        ParamsError: There is no such checkpoint, it is a teacher, or the format is not known.
+        ParamsError: There is no such checkpoint, it is a teacher, the format is not known, or
+            ``out`` is a folder.
         DataError: The package differs from torch by more than ``TOLERANCE``.
+        LineageError: The registry has no such model.
         ValueError: The checkpoint is incomplete or does not fit its own configuration.
     """
     form = _form_of(out, form)
-    source = open_source(checkpoint)
-    program = _trace(source)
+    opened = open_checkpoint(checkpoint)
+    program, facts = _trace(opened.encoder, where=str(checkpoint)), _facts(opened)
     if form == "onnx":
-        content = _as_onnx(program, source.facts())
+        content = _as_onnx(program, facts)
         run = _onnx_runner(content)
     else:
-        content = _as_torch(program, source.facts())
+        content = _as_torch(program, facts)
         run = _torch_runner(content)
-    difference = _check(run, source, where=str(out))
+    difference = _check(run, opened.encoder, where=str(out))
     write_bytes(out, content)
     return Package(out, len(content), difference)
 
 
-def open_source(checkpoint: Path) -> Source:
-    """Load a student from a checkpoint folder or a released file.
-
-    Raises:
-        ParamsError: There is no such checkpoint, or it is a teacher.
-        ValueError: The checkpoint is incomplete or does not fit its own configuration.
-    """
-    if checkpoint.is_dir():
-        state, config = read_checkpoint(checkpoint)
-        model, digest = build(config, state), checkpoint_digest(checkpoint)
-        normalisation, ladder = normalisation_of(config), ladder_of(config)
-    elif checkpoint.is_file():
-        model, digest = read_released(checkpoint), sha256_of(checkpoint)
-        normalisation, ladder = released_normalisation(model), RELEASED_LADDER
-    else:
-        raise _not_a_student(checkpoint, "nothing there")
-    if isinstance(model, Teacher):
-        raise _not_a_student(checkpoint, "a teacher")
-    return Source(model.eval(), normalisation, ladder, digest)
-
-
-def _not_a_student(checkpoint: Path, found: str) -> ParamsError:
-    return ParamsError(
-        "a student's checkpoint folder or released .pt file",
-        found=found,
-        where=str(checkpoint),
-        mend="Name a student, e.g. artifacts/distill/S.",
-    )
-
-
 def _form_of(out: Path, form: str | None) -> str:
     known = tuple(FORMATS.values())
+    if out.is_dir():
+        raise ParamsError(
+            "a file to write", found="a folder", where=str(out), mend=f"Say {out}/student.onnx."
+        )
     if form is None and out.suffix not in FORMATS:
         raise ParamsError(
             f"a file name that ends in {' or '.join(FORMATS)}",
@@ -164,21 +112,51 @@ def _form_of(out: Path, form: str | None) -> str:
     return chosen
 
 
-def _trace(source: Source) -> ExportedProgram:
-    """Return the graph, free in the batch and in each of the three lengths."""
-    batch = Dim("batch")
-    shapes: dict[str, dict[int, Dim]] = {}
-    for name in ("s2", "s1_asc", "s1_desc"):
-        length = Dim(f"{name}_length")
-        shapes |= {f"{name}{part}": {0: batch, 1: length} for part in ("", "_doy", "_copies")}
-    inputs = portable_inputs(_made_up([5, 3, 1], [4, 0, 1], [2, 3, 0]), source.ladder)
+def _facts(opened: Checkpoint) -> dict[str, str]:
+    """Return what the package says about itself."""
+    encoder = opened.encoder
+    return {
+        "format": "tessera-portable/1",
+        "s2_bands": ",".join(S2_BANDS),
+        "s1_bands": ",".join(S1_BANDS),
+        "normalisation": encoder.normalisation.name,
+        "normalisation_digest": encoder.normalisation.digest,
+        "ladder_step": str(encoder.ladder[0]),
+        "ladder_largest": str(encoder.ladder[-1]),
+        "prefixes": ",".join(map(str, opened.prefixes)),
+        "checkpoint": opened.digest,
+    }
+
+
+def _trace(encoder: Encoder, *, where: str) -> ExportedProgram:
+    """Return the graph, free in the batch and in each of the three lengths.
+
+    Raises:
+        ParamsError: The model is a teacher.
+    """
+    if not isinstance(encoder.model, Student):
+        raise ParamsError(
+            "a student", found="a teacher", where=where, mend="Name one, e.g. artifacts/distill/S."
+        )
+    inputs = portable_inputs(_made_up([5, 3, 1], [4, 0, 1], [2, 3, 0]), encoder.ladder)
     example = tuple(torch.from_numpy(inputs[name]) for name in INPUTS)
-    portable = PortableStudent(source.student, source.normalisation).eval().requires_grad_(False)
-    program = torch.export.export(portable, example, dynamic_shapes=shapes)
+    portable = PortableStudent(encoder.model, encoder.normalisation)
+    portable.eval().requires_grad_(False)
+    program = torch.export.export(portable, example, dynamic_shapes=_free_axes())
     for node in program.graph.nodes:
         for note in ("stack_trace", "nn_module_stack", "source_fn_stack"):
             node.meta.pop(note, None)
     return program
+
+
+def _free_axes() -> dict[str, dict[int, Dim]]:
+    """Return the axes of each input that may have any length, by number, with their names."""
+    batch = Dim("batch")
+    axes: dict[str, dict[int, Dim]] = {}
+    for name in ("s2", "s1_asc", "s1_desc"):
+        length = Dim(f"{name}_length")
+        axes |= {f"{name}{part}": {0: batch, 1: length} for part in ("", "_doy", "_copies")}
+    return axes
 
 
 def _as_onnx(program: ExportedProgram, facts: dict[str, str]) -> bytes:
@@ -189,6 +167,7 @@ def _as_onnx(program: ExportedProgram, facts: dict[str, str]) -> bytes:
                 program,
                 input_names=INPUTS,
                 output_names=[OUTPUT],
+                dynamic_shapes=_free_axes(),  # again, for the names
                 opset_version=_OPSET,
                 dynamo=True,
                 verbose=False,
@@ -205,13 +184,17 @@ def _as_onnx(program: ExportedProgram, facts: dict[str, str]) -> bytes:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Hold back what the exporter says about torchvision, which no student uses, and itself."""
+    """Hold back what the exporter says about torchvision, which no student uses, and itself.
+
+    Among the latter that an axis which several inputs share is named once.
+    """
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec", FutureWarning)
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)
             yield
     finally:
         log.setLevel(level)
@@ -240,14 +223,13 @@ def _torch_runner(content: bytes) -> Runner:
     return run
 
 
-def _check(run: Runner, source: Source, *, where: str) -> float:
+def _check(run: Runner, encoder: Encoder, *, where: str) -> float:
     """Return the largest difference from torch, or refuse it.
 
     Raises:
         DataError: It is above the tolerance, or not a number where torch has numbers.
     """
-    encoder = Encoder(source.student, source.normalisation, source.ladder)
-    step, largest = source.ladder[0], source.ladder[-1]
+    step, largest = encoder.ladder[0], encoder.ladder[-1]
     batches = (
         _made_up([0, 5, 0, 1, step, largest + 3], [0, 0, 3, 1, 2, step], [0, 0, 2, 0, 3, largest]),
         _made_up([2 * step + 1], [step - 1], [step + 1]),

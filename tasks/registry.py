@@ -15,10 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.checkpoint import checkpoint_digest
 from tasks.errors import DigestMismatch
 from tasks.ledger import Ledger
 from tasks.manifest import digest_of, read_manifest
-from tasks.tracking import adopt_model, find_registered, make_version, model_of, open_client
+from tasks.tracking import (
+    CHECKPOINT_TAG,
+    adopt_model,
+    find_registered,
+    make_version,
+    model_of,
+    open_client,
+)
 from tasks.workspace import Workspace
 
 _SCORES_TAG = "tessera.scores"
@@ -127,6 +135,7 @@ class Registry:
             self._client, self._workspace, folder, stage=stage, digest=candidate.digest
         )
         tags = _write_tags(candidate) | _lineage_tags(self._workspace, stage)
+        tags[CHECKPOINT_TAG] = checkpoint_digest(folder)
         version = make_version(self._client, self._workspace, model, found, tags)
         return Version(model, version, (), candidate, "")
 

@@ -160,7 +160,7 @@ def _read_orbit(ref: TileRef, orbit: str, bands: Array) -> tuple[Array, Array] |
     values, doys = (_load(ref, name) for name in files)
     right = _is(values, "i2", 4, len(S1_BANDS)) and values.shape[1:3] == bands.shape[1:3]
     expected = f"int16 (T, {bands.shape[1]}, {bands.shape[2]}, {len(S1_BANDS)})"
-    _require(ref, files[0], values, expected, right or len(values) == 0)
+    _require(ref, files[0], values, expected, right or values.shape[:1] == (0,))
     _require(ref, files[1], doys, f"{len(values)} integers", _are_days(doys, len(values)))
     return (values, doys) if len(values) else None
 
@@ -212,7 +212,7 @@ def read_label_raster(path: Path) -> tuple[Array, Array]:
 def _load(ref: TileRef, name: str) -> Array:
     path = ref.folder / name
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"a readable {name}",
@@ -220,6 +220,14 @@ def _load(ref: TileRef, name: str) -> Array:
             where=f"tile {ref.key}",
             mend=f"Restore {path}; an absent validity file or day list is never guessed.",
         ) from error
+    if not array.flags.c_contiguous:  # every block would copy the whole file
+        raise DataError(
+            f"{name} in C order",
+            found="Fortran order",
+            where=f"tile {ref.key}",
+            mend=f"Write {path} again with numpy.ascontiguousarray.",
+        )
+    return array
 
 
 def _require(ref: TileRef, name: str, array: Array, expected: str, holds: bool) -> None:
@@ -295,7 +303,7 @@ def _days(tile: Tile, name: str, doys: Array) -> npt.NDArray[np.int16]:
 
 def _pixels(values: Array, rows: Array) -> Array:
     """Return (T, n, B) of chosen pixels of (T, H, W, B), reading little more than those."""
-    flat = values.reshape(len(values), -1, values.shape[-1])
+    flat = values.reshape(len(values), values.shape[1] * values.shape[2], values.shape[-1])
     if not len(rows):
         return flat[:, :0]
     first, last = int(rows[0]), int(rows[-1]) + 1

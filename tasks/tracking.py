@@ -100,6 +100,10 @@ class Tracker:
         self.set_tags({"tessera.digest": sha256(manifest.to_bytes()).hexdigest()})
 
 
+CHECKPOINT_TAG = "tessera.checkpoint"
+"""Digest of the weights and their configuration; whoever loads a version holds it against them."""
+
+
 @contextmanager
 def track_stage(workspace: Workspace, plan: Manifest) -> Iterator[Tracker]:
     """Open the run of a stage execution; it ends as FINISHED or FAILED with the block.
@@ -307,34 +311,44 @@ def make_version(
     return str(made.version)
 
 
-def download_model(workspace: Workspace, uri: str, folder: Path) -> Path:
+def download_model(
+    workspace: Workspace, name: str, at: str, folder: Path
+) -> tuple[Path, dict[str, str]]:
     """Download the files of a registered model.
 
     Args:
         workspace: The project.
-        uri: ``models:/name@alias`` or ``models:/name/version``.
+        name: Registered model.
+        at: ``@alias`` or ``/version``.
         folder: Where to.
 
     Returns:
-        The folder of the files.
+        The folder of the files, and the tags of the version.
 
     Raises:
         LineageError: The registry has no such model, alias or version.
     """
     client = open_client(workspace)
     try:
+        found = (
+            client.get_model_version_by_alias(name, at[1:])
+            if at.startswith("@")
+            else client.get_model_version(name, at[1:])
+        )
         with _store_of(workspace):
-            found = download_artifacts(
-                artifact_uri=uri, dst_path=str(folder), tracking_uri=client.tracking_uri
+            files = download_artifacts(
+                artifact_uri=f"models:/{name}/{found.version}",
+                dst_path=str(folder),
+                tracking_uri=workspace.tracking_uri,
             )
     except MlflowException as error:
         raise LineageError(
             "a registered model",
             found=str(error).splitlines()[0],
-            where=uri,
+            where=f"models:/{name}{at}",
             mend="See what is there with: tessera registry",
         ) from error
-    return Path(found)
+    return Path(files), dict(found.tags)
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from tasks.workspace import QUIET, Workspace
 from tests.project import CRASH, make_project, repro
 
 os.environ.update(QUIET)
+# Two workers share two cores: kernels of several threads would wait for each other at every step.
+os.environ["OMP_NUM_THREADS"] = "1"
 # A flow run's or a pipeline's own settings must not leak into the projects that tests make.
 for name in ("DVC_STAGE", "DVC_ROOT", "TESSERA_ROOT", "TESSERA_FLOW_RUN", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)

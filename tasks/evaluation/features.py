@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from models.encode import Encoder
 from tasks.archive import Archive
-from tasks.embedding import embed_pixels
+from tasks.embedding.blocks import embed_pixels
 from tasks.evaluation.composites import composite_features
 from tasks.evaluation.labels import Task
 from tasks.progress import track

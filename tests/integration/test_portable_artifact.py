@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -105,6 +106,19 @@ def runners(packaged: Packaged) -> dict[str, Callable[[DPixels], np.ndarray]]:
     }
 
 
+def test_axes_that_are_free_have_names(packaged: Packaged) -> None:
+    graph = onnx.load(packaged.onnx.path).graph
+    axes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    expected: dict[str, list[str | int]] = {}
+    for name, bands in (("s2", 10), ("s1_asc", 2), ("s1_desc", 2)):
+        free = ["batch", f"{name}_length"]
+        expected |= {name: [*free, bands], f"{name}_doy": [*free], f"{name}_copies": [*free]}
+    assert expected | {"embedding": ["batch", 128]} == axes
+
+
 @pytest.mark.parametrize("form", ["onnx", "torch"])
 @pytest.mark.parametrize("block", BLOCKS)
 def test_package_gives_the_embeddings_of_torch(
@@ -141,38 +155,39 @@ def test_package_is_one_file_that_says_what_it_is(packaged: Packaged) -> None:
     assert '"checkpoint": "' + facts["checkpoint"] in extra["tessera.json"]
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch"])
 def test_the_same_checkpoint_gives_the_same_bytes_without_paths(
-    packaged: Packaged, tmp_path: Path, form: str
+    packaged: Packaged, tmp_path: Path
 ) -> None:
-    first: Package = getattr(packaged, form)
     code = (
         "import sys\nfrom pathlib import Path\nfrom tasks.portable import package_student\n"
-        "package_student(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])"
+        "for form in ('onnx', 'torch'):\n"
+        "    package_student(Path(sys.argv[1]), Path(sys.argv[2]) / form, form)"
     )
-    again = tmp_path / "another name"
-    arguments = [sys.executable, "-c", code, str(packaged.checkpoint), str(again), form]
+    arguments = [sys.executable, "-c", code, str(packaged.checkpoint), str(tmp_path)]
     subprocess.run(arguments, cwd=REPOSITORY, env=os.environ | {"PYTHONHASHSEED": "7"}, check=True)
-    assert sha256_of(first.path) == sha256_of(again)
-    content = again.read_bytes()
-    assert str(REPOSITORY).encode() not in content
-    assert b".py" not in content
+    for form, first in (("onnx", packaged.onnx), ("torch", packaged.torch)):
+        assert sha256_of(first.path) == sha256_of(tmp_path / form)
+        content = first.path.read_bytes()
+        assert str(REPOSITORY).encode() not in content
+        assert b".py" not in content
 
 
 def test_teacher_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     teacher = Teacher(TEACHERS["demo"])
     initialise(teacher, seed=1)
     folder = write_folder(tmp_path / "teacher", teacher)
-    with pytest.raises(ParamsError, match=r"student's checkpoint .* found a teacher"):
+    with pytest.raises(ParamsError, match="expected a student; found a teacher"):
         package_student(folder, tmp_path / "out" / "teacher.onnx")
     assert not (tmp_path / "out").exists()
 
 
-def test_absent_checkpoint_and_unknown_format_are_refused(tmp_path: Path) -> None:
+def test_absent_checkpoint_and_unfit_output_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="found nothing there"):
         package_student(tmp_path / "none", tmp_path / "student.onnx")
     with pytest.raises(ParamsError, match=r"\.onnx or \.pt2; found student\.bin"):
         package_student(tmp_path, tmp_path / "student.bin")
+    with pytest.raises(ParamsError, match="found a folder"):
+        package_student(tmp_path, tmp_path, "onnx")
     with pytest.raises(ParamsError, match="onnx or torch; found tflite"):
         package_student(tmp_path, tmp_path / "student.onnx", "tflite")
 
@@ -185,10 +200,9 @@ def test_package_that_differs_is_refused_and_the_old_one_stays(
     out.parent.mkdir()
     out.write_bytes(b"old")
 
-    trace, other = portable._trace, make_student(qk_norm=False, seed=4)
-    monkeypatch.setattr(
-        portable, "_trace", lambda source: trace(dataclasses.replace(source, student=other))
-    )
+    trace = portable._trace
+    other = Encoder(make_student(qk_norm=False, seed=4), STATISTICS, LADDER)
+    monkeypatch.setattr(portable, "_trace", lambda _, *, where: trace(other, where=where))
     with pytest.raises(DataError, match=r"within 0\.0001 of torch"):
         package_student(checkpoint, out)
     assert [out] == list(out.parent.iterdir())
@@ -254,14 +268,12 @@ def test_rule_of_copies_on_the_page_is_the_ladders_for_every_count() -> None:
     page = (REPOSITORY / "docs" / "portable.md").read_text()
     (rule,) = re.findall(r"^def copies_of.*?\n\n\n", page, re.S | re.M)
     for step, largest in ((8, 32), (8, 256), (16, 64)):
-        scope = {"np": np, "step": step, "largest": largest}
+        scope: dict[str, Any] = {"np": np, "step": step, "largest": largest}
         exec(rule, scope)  # noqa: S102 - our own page
-        for count in (*range(400), 999, 1234):
-            inputs = portable_inputs(
-                with_counts([min(count, 366)], [0], [0]), ladder(step, largest)
-            )
-            expected = inputs["s2_copies"][0]
-            np.testing.assert_array_equal(expected, scope["copies_of"](min(count, 366)))  # type: ignore[operator]
+        for count in range(367):
+            dpixels = with_counts([count], [0], [0])
+            expected = portable_inputs(dpixels, ladder(step, largest))["s2_copies"][0]
+            np.testing.assert_array_equal(expected, scope["copies_of"](count))
 
 
 def test_student_is_encoded_with_torch_and_numpy_alone(tmp_path: Path) -> None:

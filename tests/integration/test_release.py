@@ -19,7 +19,8 @@ from models.quantize import dequantize
 from models.student import Student
 from models.teacher import Teacher
 from tasks.checkpoints import open_checkpoint
-from tasks.embedding import Embedded, embed_pixels
+from tasks.embedding.blocks import Embedded, embed_pixels
+from tasks.embedding.tile_layers import TileLayers, check_codes
 from tasks.errors import DataError, DigestMismatch
 from tasks.evaluate import evaluate
 from tasks.export import export
@@ -29,7 +30,6 @@ from tasks.params import Params, Section, read_params, set_archive
 from tasks.report import report
 from tasks.reporting.pictures import read_legend
 from tasks.stage import Stage, run_stage
-from tasks.tile_layers import TileLayers, check_codes
 from tasks.tiles import Array, TileRef, read_tile
 from tasks.workspace import Workspace
 

@@ -73,7 +73,7 @@ def test_each_heavy_library_has_one_importer() -> None:
     graph = grimp.build_graph("tasks", "models", "flows", include_external_packages=True)
     for library in ("mlflow", "deepspeed", "great_expectations", "sklearn", "onnx", "onnxruntime"):
         assert len(graph.find_modules_that_directly_import(library)) == 1, library
-    formats = {"tasks.shards", "tasks.points"}  # Arrow IPC and Parquet
+    formats = {"tasks.shards", "tasks.embedding.points"}  # Arrow IPC and Parquet
     assert graph.find_modules_that_directly_import("pyarrow") == formats
     importers = graph.find_modules_that_directly_import("prefect")
     assert importers

@@ -64,4 +64,4 @@ def test_impossible_statistics_are_refused(
 ) -> None:
     fields = STUDENT.numbers() | numbers
     with pytest.raises(ValueError, match=message):
-        type(STUDENT)(name="broken", **fields)
+        type(STUDENT)(name="broken", source="", **fields)

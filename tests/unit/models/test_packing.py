@@ -5,12 +5,12 @@ import pytest
 
 from models.buckets import ladder, resample_indices
 from models.dpixel import offsets_of
-from models.packing import log_copies, pack
+from models.packing import Chunk, log_copies, pack
 
 LADDER = ladder(8, 64)
 
 
-def counts_and_chunks(seed: int, max_tokens: int) -> tuple[np.ndarray, list]:
+def counts_and_chunks(seed: int, max_tokens: int) -> tuple[np.ndarray, list[Chunk]]:
     counts = np.random.default_rng(seed).integers(0, 90, 200)
     return counts, list(pack(offsets_of(counts), LADDER, max_tokens))
 

@@ -7,10 +7,18 @@ import pytest
 import torch
 
 from models.architecture import StudentConfig, TeacherConfig
+from models.checkpoint import checkpoint_config, load_model, write_checkpoint
 from models.dpixel import DPixels
 from models.encode import Encoder
 from models.initialisation import initialise
-from models.released import RELEASED_LADDER, read_released, released_normalisation, write_released
+from models.released import (
+    RELEASED_LADDER,
+    RELEASED_LADDER_LARGEST,
+    RELEASED_LADDER_STEP,
+    read_released,
+    released_normalisation,
+    write_released,
+)
 from models.student import Student
 from models.teacher import Teacher
 from tests.unit.models.arrays import tile_dpixels
@@ -101,10 +109,54 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
         read_released(tmp_path / "m.pt")
 
 
-def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    torch.save({"model": {}, "args": Path("x")}, tmp_path / "m.pt")
+class Exploit:
+    """Unpickled, it makes a file: a stand-in for whatever an attacker would run."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self._target),)
+
+
+@pytest.mark.parametrize("place", ["args", "model", "whole"])
+def test_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, place: str) -> None:
+    exploit = Exploit(tmp_path / "ran")
+    content: dict[str, object] = {"model": {}, "args": {}, place: exploit}
+    torch.save(exploit if place == "whole" else content, tmp_path / "m.pt")
     with pytest.raises(ValueError, match="tensors and plain values only"):
         read_released(tmp_path / "m.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "m.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"m\.pt"):
+        read_released(tmp_path / "m.pt")
+
+
+@needs_golden
+@pytest.mark.parametrize("name", ["student_nano", "student_qknorm", "teacher_tiny"])
+def test_released_file_goes_through_our_folder_and_back_bit_for_bit(
+    tmp_path: Path, name: str
+) -> None:
+    model = read_released(GOLDEN / f"{name}.pt")
+    config = checkpoint_config(
+        model.config,
+        released_normalisation(model),
+        ladder_step=RELEASED_LADDER_STEP,
+        ladder_largest=RELEASED_LADDER_LARGEST,
+        provenance={},
+    )
+    write_checkpoint(tmp_path / "ours", model.state_dict(), config)
+    write_released(tmp_path / "back.pt", load_model(tmp_path / "ours"))
+    key = "encoder_state_dict" if isinstance(model, Teacher) else "model"
+    before, after = (
+        torch.load(path, weights_only=True)[key]
+        for path in (GOLDEN / f"{name}.pt", tmp_path / "back.pt")
+    )
+    assert list(before) == list(after)
+    assert all(torch.equal(before[tensor], after[tensor]) for tensor in before)
 
 
 def test_teacher_that_the_layout_cannot_express_is_refused(tmp_path: Path) -> None:

@@ -36,8 +36,9 @@ def check_tile(tile: Tile) -> None:
         DataError: The masks cannot mean "1 is clear", or the bands are in another order.
     """
     rows = _sample(tile)
-    bands = np.concatenate([tile.bands.reshape(len(tile.bands), -1, 10)[:, r] for r in rows], 1)
-    clear = np.concatenate([tile.valid.reshape(len(tile.valid), -1)[:, r] for r in rows], 1) != 0
+    flat_bands, flat_valid = _flat(tile.bands), _flat(tile.valid)
+    bands = np.concatenate([flat_bands[:, r] for r in rows], 1)
+    clear = np.concatenate([flat_valid[:, r] for r in rows], 1) != 0
     _check_masks(tile, bands[..., _BLUE], clear)
     order, gain = best_order(land_of(bands[clear].astype(np.float64)))
     if gain > _MAX_ORDER_GAIN:
@@ -55,7 +56,7 @@ def check_block(tile: Tile, rows: Array, dpixels: DPixels) -> None:
     Raises:
         DataError: A mask is neither 0 nor 1, or a radar code is none.
     """
-    masks = tile.valid.reshape(len(tile.valid), -1)[:, int(rows[0]) : int(rows[-1]) + 1]
+    masks = _flat(tile.valid)[:, int(rows[0]) : int(rows[-1]) + 1]
     if masks.size and masks.max() > 1:
         raise _refusal(tile, OPTICAL[1], expected="0 and 1 (clear)", found=str(masks.max()))
     for name in ("s1_asc", "s1_desc"):
@@ -128,6 +129,11 @@ def _check_masks(tile: Tile, blue: Array, clear: Array) -> None:
                 expected="1 where it is clear",
                 found=f"what is marked clear is {ratio:.1f} times as bright as what is not: inverted",
             )
+
+
+def _flat(values: Array) -> Array:
+    """Return (T, H * W, ...) of (T, H, W, ...), for T = 0 too."""
+    return values.reshape(len(values), values.shape[1] * values.shape[2], *values.shape[3:])
 
 
 def _sample(tile: Tile) -> list[slice]:

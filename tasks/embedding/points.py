@@ -8,7 +8,7 @@ Other columns (labels, groups, coordinates) are left alone. The answer has `pixe
 `embedding`, or `codes` and `scale`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series, offsets_of
 from models.quantize import quantize
-from tasks.embedding import BLOCK_DPIXELS, Block, Embedded
+from tasks.embedding.blocks import BLOCK_DPIXELS, Block, Embedded
 from tasks.errors import DataError
 
 _STREAMS = {
@@ -28,6 +28,7 @@ _STREAMS = {
     "s1_asc": (len(S1_BANDS), np.int16),
     "s1_desc": (len(S1_BANDS), np.int16),
 }
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +71,42 @@ def open_points(path: Path) -> PointTable:
             wanted = {"pixel_id", *_STREAMS, *(f"{name}_doy" for name in _STREAMS)}
             if missing := sorted(wanted - present):
                 raise _refusal(path, "the columns of a point table", f"no {', '.join(missing)}")
+            if odd := sorted(n for n in wanted - {"pixel_id"} if not _holds_lists(file, n)):
+                raise _refusal(path, "lists of numbers", f"other types in {', '.join(odd)}")
             ids = file.read(columns=["pixel_id"]).column(0)
     except (pa.ArrowException, OSError) as error:
         raise _refusal(path, "a readable Parquet file", str(error)) from error
+    if not len(ids):
+        raise _refusal(path, "at least one d-pixel", "no row")
     if len(ids.unique()) != len(ids) or ids.null_count:
         raise _refusal(path, "a pixel_id of its own in each row", "repeated or null ones")
     return PointTable(path, ids)
 
 
 def write_points(
-    path: Path, table: PointTable, blocks: list[Embedded], *, dim: int, as_codes: bool
+    path: Path, table: PointTable, blocks: Iterable[Embedded], *, dim: int, as_codes: bool
 ) -> None:
     """Write the embeddings of a table, whose ``blocks`` come in order, cut to ``dim``."""
-    vectors = np.concatenate([block.embedding for block in blocks])
-    columns: dict[str, Any] = {"pixel_id": table.ids}
-    if as_codes:
-        codes, scales = quantize(vectors)
-        columns |= {"codes": _lists(codes[:, :dim]), "scale": pa.array(scales)}
-    else:
-        columns["embedding"] = _lists(vectors[:, :dim])
-    pq.write_table(pa.table(columns), path)
+    numbers = {"codes": pa.list_(pa.int8()), "scale": pa.float32()}
+    vectors = {"embedding": pa.list_(pa.float32())}
+    kinds = {"pixel_id": table.ids.type} | (numbers if as_codes else vectors)
+    with pq.ParquetWriter(path, pa.schema(list(kinds.items()))) as sink:
+        for block in blocks:
+            ids = table.ids.slice(int(block.rows[0]), len(block.rows))
+            if as_codes:
+                codes, scales = quantize(block.embedding)
+                columns = [ids, _lists(codes[:, :dim]), pa.array(scales)]
+            else:
+                columns = [ids, _lists(block.embedding[:, :dim])]
+            sink.write_table(pa.Table.from_arrays(columns, schema=sink.schema))
+
+
+def _holds_lists(file: Any, name: str) -> bool:
+    kind = file.schema_arrow.field(name).type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    inner = kind.value_type  # null where every list of the table is empty
+    return any(is_kind(inner) for is_kind in _NUMBERS)
 
 
 def _lists(vectors: Any) -> Any:
@@ -107,15 +124,23 @@ def _series(path: Path, batch: Any, name: str, start: int) -> Series:
     if len(uneven):
         expected = f"{width} values in {name} for each day in {name}_doy"
         raise _refusal(path, expected, f"others in row {start + uneven[0]}")
-    flat = np.asarray(values.flatten())
-    codes = flat.astype(dtype)
-    if not np.array_equal(codes, flat):
-        raise _refusal(path, f"{np.dtype(dtype).name} values in {name}", f"{flat.dtype} outside it")
+    codes = _whole(path, values, name, dtype).reshape(-1, width)
     try:
-        doy = np.asarray(days.flatten()).astype(np.int16)
-        return Series(codes.reshape(-1, width), doy, offsets_of(counts))
+        return Series(codes, _whole(path, days, f"{name}_doy", np.int16), offsets_of(counts))
     except ValueError as error:
         raise _refusal(path, f"a legal {name}", f"{error} from row {start} on") from error
+
+
+def _whole(path: Path, lists: Any, name: str, dtype: type) -> Any:
+    """Return the numbers of all lists, end to end, which the type must hold as they are."""
+    flat = lists.flatten()
+    numbers = flat.to_numpy(zero_copy_only=False)
+    with np.errstate(invalid="ignore"):  # what the type cannot hold is found by comparison
+        cast = numbers.astype(dtype)
+    if flat.null_count or not np.array_equal(cast, numbers):
+        expected = f"{np.dtype(dtype).name} values in {name}"
+        raise _refusal(path, expected, f"others ({flat.type}, {flat.null_count} null)")
+    return cast
 
 
 def _refusal(path: Path, expected: str, found: str) -> DataError:

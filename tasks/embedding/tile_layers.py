@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.quantize import LARGEST_CODE, quantize
-from tasks.embedding import Embedded
+from tasks.embedding.blocks import Embedded
 from tasks.errors import DataError
 from tasks.files import release_pages, sync_file, write_json
 
@@ -69,8 +69,12 @@ class TileLayers:
         if not self.num_blocks:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            for suffix, (shape, dtype) in kinds.items():
-                _allocate(folder / f"{name}{suffix}.npy", shape, dtype)
+            try:
+                for suffix, (shape, dtype) in kinds.items():
+                    _allocate(folder / f"{name}{suffix}.npy", shape, dtype)
+            except OSError:
+                shutil.rmtree(folder)  # what does not fit must not take the room of other tiles
+                raise
         self._layers = {s: np.load(folder / f"{name}{s}.npy", mmap_mode="r+") for s in kinds}
         outside = np.flatnonzero(~region)
         if not self.num_blocks:
@@ -123,9 +127,9 @@ class TileLayers:
     def _blocks_done(self) -> int:
         try:
             journal = json.loads((self.folder / _JOURNAL).read_text())
-        except FileNotFoundError:
-            return 0
-        return int(journal["blocks"]) if journal["identity"] == self._identity else 0
+            return int(journal["blocks"]) if journal["identity"] == self._identity else 0
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0  # none yet, or damaged
 
 
 def check_codes(
@@ -176,6 +180,9 @@ def check_codes(
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> None:
     """Make an array file whose bytes are all on the disk: a mapped file cannot report a full one."""
-    np.lib.format.open_memmap(path, "w+", dtype, shape)
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    try:
+        np.lib.format.open_memmap(path, "w+", dtype, shape)
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
