@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -146,11 +147,11 @@ def forget(root: Path, stages: Sequence[str]) -> None:
     shutil.rmtree(root / ".dvc" / "cache" / "runs", ignore_errors=True)
 
 
-def output_bytes(root: Path) -> dict[str, bytes]:
-    """Return every byte of every stage's output; provenance (clock, commit) is left out."""
+def output_digests(root: Path) -> dict[str, str]:
+    """Return the digest of every output file; provenance (clock, commit) is left out."""
     artifacts = root / "artifacts"
     return {
-        path.relative_to(artifacts).as_posix(): path.read_bytes()
+        path.relative_to(artifacts).as_posix(): sha256(path.read_bytes()).hexdigest()
         for path in sorted(artifacts.rglob("*"))
         if path.is_file()
         and "provenance" not in path.parts

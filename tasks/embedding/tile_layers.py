@@ -75,6 +75,8 @@ class TileLayers:
             except OSError:
                 shutil.rmtree(folder)  # what does not fit must not take the room of other tiles
                 raise
+        for path in folder.glob(".*.part"):
+            path.unlink()  # a crash in the middle of writing a record left it
         self._layers = {s: np.load(folder / f"{name}{s}.npy", mmap_mode="r+") for s in kinds}
         outside = np.flatnonzero(~region)
         if not self.num_blocks:

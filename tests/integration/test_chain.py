@@ -9,7 +9,7 @@ import pytest
 
 from tasks.manifest import digest_of, read_manifest
 from tasks.workspace import Workspace
-from tests.project import commit, output_bytes, repro, run, write_settings
+from tests.project import commit, output_digests, repro, run, write_settings
 
 pytestmark = pytest.mark.slow
 DVC = (sys.executable, "-m", "dvc")
@@ -58,24 +58,24 @@ def test_metrics_plots_and_parameter_differences_are_there_to_read(finished: Wor
 def test_old_parameters_come_back_from_the_run_cache(finished: Workspace, tmp_path: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(finished.root, project, symlinks=True)
-    expected = output_bytes(project)
+    expected = output_digests(project)
     write_settings(project, {"pack": {"seed": 99}})
     assert "python -m tasks.pack" in repro(project, "pack")
     write_settings(project, {"pack": {"seed": 1}})
     assert "is cached - skipping run" in repro(project, "pack")
-    assert output_bytes(project) == expected
+    assert output_digests(project) == expected
 
 
 def test_outputs_travel_through_the_default_remote(finished: Workspace, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     shutil.copytree(finished.root, clone, symlinks=True)
-    expected = output_bytes(clone)
+    expected = output_digests(clone)
     run(clone, *DVC, "push", "-q")
     shutil.rmtree(clone / ".dvc" / "cache")
     shutil.rmtree(clone / "artifacts")
     shutil.rmtree(clone / "data")
     run(clone, *DVC, "pull", "-q")
-    assert output_bytes(clone) == expected
+    assert output_digests(clone) == expected
     assert "up to date" in run(clone, *DVC, "status")
 
 
@@ -97,14 +97,14 @@ def test_outputs_travel_through_s3_by_setting_one_url(
         s3fs.S3FileSystem().mkdir("tessera-store")
         clone = tmp_path / "clone"
         shutil.copytree(finished.root, clone, symlinks=True)
-        expected = output_bytes(clone)
+        expected = output_digests(clone)
         url = ("remote", "modify", "--local", "store", "url", "s3://tessera-store/dvc")
         run(clone, *DVC, *url)
         run(clone, *DVC, "push", "-q")
         shutil.rmtree(clone / ".dvc" / "cache")
         shutil.rmtree(clone / "artifacts")
         run(clone, *DVC, "pull", "-q", "distill", "export", "report")
-        found = output_bytes(clone)
+        found = output_digests(clone)
         assert found == {name: expected[name] for name in found}
         assert "export/manifest.json" in found
     finally:

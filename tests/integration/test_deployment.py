@@ -15,7 +15,7 @@ import pytest
 from tasks.running.journal import Journal
 from tasks.tracking import open_client
 from tasks.workspace import Workspace
-from tests.project import CRASH, forget, make_project, output_bytes, repro
+from tests.project import CRASH, forget, make_project, output_digests, repro
 from tests.toy_project import Toy, free_ports, prefect_settings
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def test_both_doors_agree_on_what_is_up_to_date(site: Toy) -> None:
 
 @pytest.mark.timeout(1800)
 def test_stages_killed_under_prefect_fail_the_flow_and_the_next_run_continues(site: Toy) -> None:
-    expected = output_bytes(site.root)
+    expected = output_digests(site.root)
     forget(site.root, [stage for stage, _ in KILLS])
     # One kill a run: each continues behind the last one's and comes as far as the next.
     for stage, write in KILLS:
@@ -105,7 +105,7 @@ def test_stages_killed_under_prefect_fail_the_flow_and_the_next_run_continues(si
     crash_file(site).unlink()
     done = flow_run(site)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert output_bytes(site.root) == expected
+    assert output_digests(site.root) == expected
     assert not list((site.root / "artifacts").rglob(".*.building"))
 
 

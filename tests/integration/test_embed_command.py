@@ -29,6 +29,8 @@ from tests.unit.models.arrays import tile_dpixels
 from tests.unit.test_points import dpixels_by_hand, vectors_of
 from tests.unit.test_tiles import write_raster
 
+pytestmark = pytest.mark.slow  # the real command, a process a test
+
 SMALL = {"height": 5, "width": 6}
 
 
@@ -229,7 +231,7 @@ def two_tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda value: "-".join(*value.items()) if isinstance(value, dict) else "",
 )
-def test_wrong_useis_one_line(
+def test_wrong_use_is_one_line(
     changes: dict[str, str], words: tuple[str, ...], student: Path, two_tiles: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "a_file").write_text("x")
@@ -342,7 +344,6 @@ def test_broken_table_is_one_line_that_names_it(student: Path, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_whole_real_tile_equals_the_released_procedure(shared_data: Path, tmp_path: Path) -> None:
     archive, model_file = shared_data / "data" / "be2018", shared_data / "golden/student_nano.pt"
     run_embed("--checkpoint", model_file, "--tiles", archive, "--out", tmp_path)

@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +37,22 @@ def test_same_work_goes_on_behind_the_last_block(tmp_path: Path) -> None:
     again.finish()
     assert [path.read_bytes() for path in whole.paths] == [p.read_bytes() for p in again.paths]
     assert not (tmp_path / "cut" / "journal.json").exists()
+
+
+def test_record_cut_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
+    _layers(tmp_path / "w").put(_embedded([0, 1, 2]))
+    code = """
+import os, pathlib, sys, tasks.files
+os.replace = lambda *_: os.kill(os.getpid(), 9)
+tasks.files.write_json(pathlib.Path(sys.argv[1]), {})
+"""
+    killed = subprocess.run([sys.executable, "-c", code, tmp_path / "w" / "tile.json"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list((tmp_path / "w").glob(".tile.json.*"))
+    again = _layers(tmp_path / "w")
+    assert again.num_blocks == 1
+    again.finish()
+    assert sorted((tmp_path / "w").iterdir()) == again.paths
 
 
 def test_other_work_starts_anew(tmp_path: Path) -> None:
