@@ -58,7 +58,7 @@ def linear_maker(precision: Precision, device: torch.device, num_tokens: int) ->
         return lambda weight, bias: Int8Linear(weight, bias, num_tokens, code)
     if precision == "bfloat16":
         return lambda weight, bias: TorchLinear(weight, bias, torch.bfloat16)
-    if device.type == "cpu":
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():
         return lambda weight, bias: PackedLinear(weight, bias, num_tokens)
     return lambda weight, bias: TorchLinear(weight, bias, torch.float32)
 
@@ -120,10 +120,12 @@ class FrozenBranch:
 
     def __init__(self, branch: SensorBranch, make: MakeLinear, max_tokens: int) -> None:
         first, second = branch.linears
-        # Decision: the first map stays in float32 for any precision. It has two or ten columns,
-        # which costs nothing, and its input are the observations themselves.
+        # Decision: both maps of the embedding stay in float32 for any precision. They are a
+        # twentieth of the work, their input is not normalised, and what they round is in the
+        # residual sum of every layer behind.
+        exact = linear_maker("float32", first.weight.device, max_tokens)
         self._first = (first.weight, first.bias)
-        self._second = make(second.weight, second.bias)
+        self._second = exact(second.weight, second.bias)
         self._layers = [FrozenLayer(layer, make) for layer in branch.layers]
         self._query = branch.attn_pool.query
         days = torch.arange(_DAYS, device=first.weight.device, dtype=torch.float32)

@@ -7,11 +7,11 @@ frozen encoder (`models.frozen`) is written once, and a precision is nothing but
 |---|---|
 | float32 on a CPU | oneDNN with packed weights, ReLU or residual sum fused |
 | float32 elsewhere, bfloat16 anywhere | torch's own linear |
-| int8 on a CPU | oneDNN u8 x s8: weights by output channel, activations by chunk |
+| int8 on a CPU | oneDNN u8 x s8: weights by output channel, activations by token |
 
-Decision: int8 activations get one scale and zero point a chunk, from its own range. No calibration
-data is needed and nothing is ever clipped; the price is that a pixel's neighbours in a chunk move
-its last bits.
+Decision: each token gets an int8 scale of its own, from its own range. No calibration data is needed,
+nothing is clipped, and a saturated observation costs its own pixel accuracy and no other. The price
+is a pass over the kernel's output, which knows one scale for all tokens only: a tenth of the time.
 
 It deliberately decides nothing: which precision a processor really has is `models.precision`.
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LEVELS = 255
 """Steps of an unsigned 8-bit activation."""
+_MIDDLE = 128
 
 
 class Linear(Protocol):
@@ -90,29 +91,12 @@ class Int8Linear:
         """See `Linear`."""
         codes, scale, zero = quantize_activation(x)
         weight = (self._weight, self._scale, self._zero)
-        out = (1.0, 0, torch.float32)
-        fused = torch.ops.onednn.qlinear_pointwise
+        out = (1.0, 0, torch.float32, "none", [], "")
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(codes, 1.0, zero, *weight, None, *out)
         if add is not None:
-            summed: Tensor = fused.binary(
-                codes,
-                scale,
-                zero,
-                *weight,
-                add,
-                self._bias,
-                *out,
-                1.0,
-                0,
-                "add",
-                1.0,
-                "none",
-                [],
-                "",
-            )
-            return summed
-        after = "relu" if relu else "none"
-        mapped: Tensor = fused(codes, scale, zero, *weight, self._bias, *out, after, [], "")
-        return mapped
+            return torch.addcmul(add, y, scale).add_(self._bias)
+        y = y.mul_(scale).add_(self._bias)
+        return y.relu_() if relu else y
 
 
 def quantize_weight(
@@ -131,15 +115,18 @@ def quantize_weight(
 
 def quantize_activation(
     x: Float32[Tensor, "token in"],
-) -> tuple[UInt8[Tensor, "token in"], float, int]:
-    """Return codes, scale and zero point over the whole range of x, zero included.
+) -> tuple[UInt8[Tensor, "token in"], Float32[Tensor, "token 1"], int]:
+    """Return codes, a scale for each token, and the zero point of all: x ~ (codes - zero) * scale.
 
-    x ~ (codes - zero point) * scale, off by at most half a scale.
+    Off by at most half a scale. Where nothing is negative, as behind a ReLU, the zero point is 0 and
+    all 255 steps are used; else it is 128 and 127 steps reach either way.
     """
-    low, high = (bound.item() for bound in torch.aminmax(x))
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = max((high - low) / LEVELS, torch.finfo(torch.float32).tiny)
-    zero = round(-low / scale)
+    tiny = torch.finfo(torch.float32).tiny
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    if low.min() >= 0:
+        zero, scale = 0, high.div_(LEVELS).clamp_min_(tiny)
+    else:
+        zero, scale = _MIDDLE, torch.maximum(high, low.neg_()).div_(LEVELS // 2).clamp_min_(tiny)
     # By way of int8, whose conversion torch vectorises; the shift back wraps around in 8 bits.
-    shifted = torch.mul(x, 1 / scale).add_(zero - 128).round_().clamp_(-128, 127)
-    return shifted.to(torch.int8).view(torch.uint8).add_(128), scale, zero
+    shifted = torch.mul(x, 1 / scale).round_().add_(zero - _MIDDLE).clamp_(-128, 127)
+    return shifted.to(torch.int8).view(torch.uint8).add_(_MIDDLE), scale, zero

@@ -30,6 +30,8 @@ def check_precision(precision: Precision, device: torch.device) -> None:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "int8" and device.type != "cpu":
         raise ValueError(f"int8 runs on a CPU only, got {device}: use bfloat16 there")
+    if precision == "int8" and not torch.backends.mkldnn.is_available():
+        raise ValueError("int8 needs oneDNN, which this build of torch lacks: use float32")
     if precision == "bfloat16" and not has_bfloat16(device):
         raise ValueError(
             f"bfloat16 is only emulated on this {device.type} (no AVX512-BF16 or AMX units): "
