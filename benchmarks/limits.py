@@ -24,7 +24,7 @@ from benchmarks.measuring import (
     tile_root,
 )
 from benchmarks.released import encode_as_released
-from benchmarks.tiles import write_tile
+from benchmarks.tiles import write_region, write_tile
 from models.architecture import StudentConfig
 from models.buckets import merge_s1, normalised_s2
 from models.dpixel import DPixels, Series, offsets_of
@@ -38,8 +38,9 @@ from tasks.checkpoints import Checkpoint, open_checkpoint
 from tasks.embed import embed_tiles
 from tasks.embedding.blocks import embed_blocks, tile_blocks
 from tasks.embedding.report import Options
-from tasks.tiles import TileRef, read_tile
+from tasks.tiles import REGION, TileRef, read_tile
 
+STRIP_PX = 16
 LENGTHS = (4, 8, 16, 32, 64, 96, 128, 192, 256)
 
 
@@ -86,8 +87,13 @@ def measure_cores(work: Path) -> dict[str, Any]:
 
 
 def measure_memory(work: Path) -> dict[str, Any]:
-    """Compare the peak memory of whole processes, and take that of a large tile."""
+    """Compare the peak memory of whole processes, and take that of a large tile.
+
+    The large tile is done whole by a narrow student, whose time is short, and for a strip of
+    `STRIP_PX` rows by S: memory is that of a few blocks, wherever they lie and however many.
+    """
     student_file(work, "N")
+    student_file(work, "S")
     root, large = tile_root(work, 128), work / "tiles-1000"
     found = {
         "released_128_px_mb": child_peak("released", root, work),
@@ -95,7 +101,11 @@ def measure_memory(work: Path) -> dict[str, Any]:
     }
     found["engine_over_released"] = found["engine_128_px_mb"] / found["released_128_px_mb"]
     write_tile(large / TILE, 1000, dates=70, passes=60)
-    found["engine_1000_px_mb"] = child_peak("large", large, work)
+    found["narrow_1000_px_mb"] = child_peak("narrow", large, work)
+    strip = np.zeros((1000, 1000), np.uint8)
+    strip[500 : 500 + STRIP_PX] = 1
+    write_region(large / TILE / REGION, strip)
+    found["s_1000_px_strip_mb"] = child_peak("strip", large, work)
     shutil.rmtree(large)
     show("memory", found)
     return found
@@ -116,22 +126,19 @@ def peak_mb() -> float:
 
 
 def do_tile(what: str, root: Path, work: Path) -> None:
-    """Do one tile in this process; the large one with a narrow student, whose time is short.
-
-    The width of a student adds its weights and a chunk's activations, which `tessera models` prints.
-    """
-    path = work / "N.pt"
+    """Do one tile in this process."""
+    path = work / ("S.pt" if what == "strip" else "N.pt")
     if what == "released":
         model, dpixels = read_released(path), all_dpixels(root)
         codes, scales = quantize(encode_as_released(model, dpixels, NORMALISATION, RELEASED_LADDER))
         np.save(work / "codes.npy", codes)
         np.save(work / "scales.npy", scales)
         return
-    if what == "large":
+    if what == "narrow":
         narrow = Student(StudentConfig(latent=4, layers=1, heads=2, feedforward=16))
         initialise(narrow, seed=1)
         write_released(path := work / "narrow.pt", narrow)
-    options = Options(dim=128, as_codes=True, workers=2 if what == "large" else 1)
+    options = Options(dim=128, as_codes=True, workers=1 if what == "engine" else 2)
     embed_tiles(open_checkpoint(path), root, work / f"out-{what}", options)
 
 
@@ -183,7 +190,7 @@ def plot_curve(points: dict[int, float]) -> None:
 def main() -> None:
     """Do a tile as a child process and print its peak memory in MB."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("what", choices=("released", "engine", "large"))
+    parser.add_argument("what", choices=("released", "engine", "narrow", "strip"))
     parser.add_argument("root", type=Path)
     parser.add_argument("work", type=Path)
     chosen = parser.parse_args()

@@ -8,6 +8,8 @@ passes follow zones of swath overlap (30, 60, 90 or 120 of 120 passes).
 from pathlib import Path
 
 import numpy as np
+import rasterio
+from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
 OPTICAL_DATES = 100
@@ -36,6 +38,15 @@ def write_tile(
             image = rng.integers(2000, 8000, (size_px, size_px, 2), dtype=np.int16)
             radar[index] = image * (swath | (index % 2 == 0))[None, :, None]
         np.save(folder / f"sar_{orbit}_doy.npy", np.linspace(1, 364, passes).astype(np.int16))
+
+
+def write_region(path: Path, region: np.ndarray) -> None:
+    """Write which pixels belong to a tile."""
+    height, width = region.shape
+    shape = {"height": height, "width": width, "count": 1, "dtype": "uint8"}
+    place = {"crs": "EPSG:32631", "transform": from_origin(500_000, 5_700_000, 10, 10)}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place) as sink:
+        sink.write(region, 1)
 
 
 def _new(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:

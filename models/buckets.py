@@ -5,7 +5,7 @@ them all; free slots repeat observations spread over the year. Nothing is padded
 nothing needs a validity input. Repeated slots count in the attention, so another ladder is another
 product, and the ladder is stored with every checkpoint.
 
-It deliberately does not run a network: grouping by bucket is `models.encode`.
+It deliberately does not run a network: laying d-pixels end to end is `models.packing`.
 
 Axis words: `n` d-pixels, `obs` observations end to end, `slot` places of a bucket, `band`.
 """

@@ -30,7 +30,7 @@ from models.encoder import (
 )
 from models.linears import Int8Linear, Linear, PackedLinear, TorchLinear
 from models.packing import Run
-from models.precision import Precision, largest_weight_code
+from models.precision import Precision, has_onednn, largest_weight_code
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -58,7 +58,7 @@ def linear_maker(precision: Precision, device: torch.device, num_tokens: int) ->
         return lambda weight, bias: Int8Linear(weight, bias, num_tokens, code)
     if precision == "bfloat16":
         return lambda weight, bias: TorchLinear(weight, bias, torch.bfloat16)
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if device.type == "cpu" and has_onednn():
         return lambda weight, bias: PackedLinear(weight, bias, num_tokens)
     return lambda weight, bias: TorchLinear(weight, bias, torch.float32)
 

@@ -91,8 +91,9 @@ class Int8Linear:
         """See `Linear`."""
         codes, scale, zero = quantize_activation(x)
         weight = (self._weight, self._scale, self._zero)
-        out = (1.0, 0, torch.float32, "none", [], "")
-        y: Tensor = torch.ops.onednn.qlinear_pointwise(codes, 1.0, zero, *weight, None, *out)
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+            codes, 1.0, zero, *weight, None, 1.0, 0, torch.float32, "none", [], ""
+        )
         if add is not None:
             return torch.addcmul(add, y, scale).add_(self._bias)
         y = y.mul_(scale).add_(self._bias)

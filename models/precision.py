@@ -30,7 +30,7 @@ def check_precision(precision: Precision, device: torch.device) -> None:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "int8" and device.type != "cpu":
         raise ValueError(f"int8 runs on a CPU only, got {device}: use bfloat16 there")
-    if precision == "int8" and not torch.backends.mkldnn.is_available():
+    if precision == "int8" and not has_onednn():
         raise ValueError("int8 needs oneDNN, which this build of torch lacks: use float32")
     if precision == "bfloat16" and not has_bfloat16(device):
         raise ValueError(
@@ -46,6 +46,11 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+def has_onednn() -> bool:
+    """Tell whether this build of torch brings oneDNN, whose kernels the CPU engine uses."""
+    return bool(torch._C._has_mkldnn)
 
 
 def largest_weight_code() -> int:

@@ -10,9 +10,9 @@ It deliberately unpickles tensors and plain values only, never code.
     teacher   {"arch": {...}, "encoder_state_dict": state dict}
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -42,35 +42,53 @@ _DEFAULT_ARGS = {
     **{"repr_dim": 128, "matryoshka_dims": "16,32,64,128", "enable_qk_norm": False},
 }
 _MAX_SEQ_LEN = 256
+_LARGEST = {**dict.fromkeys(_SIZES, 1 << 16), "num_layers": 256}
+"""Above any model: a damaged number must not cost the memory and time that it asks for."""
 
 
 def read_released(path: Path) -> Student | Teacher:
     """Rebuild the student or teacher of a released `.pt` file, strictly, on the CPU.
 
     Raises:
-        ValueError: if the file holds anything but tensors and plain values, is in neither layout,
-            has architecture arguments unknown here, or tensors that do not fit them.
+        OSError: if the file cannot be read.
+        ValueError: with the path, if the file holds anything but tensors and plain values, is in
+            neither layout, has architecture arguments that are unknown or of another type, or
+            tensors that do not fit them.
     """
+    content = _unpickle(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:  # the latter two: cut short
-        reason = str(error).partition("\n")[0] or "an empty file"
+        match sorted(map(str, _mapping("the file", content))):
+            case ["model"]:
+                return _build(_student_config(_DEFAULT_ARGS), content["model"])
+            case ["args", "model"]:
+                return _build(_student_config(content["args"]), content["model"])
+            case ["arch", "encoder_state_dict"]:
+                return _build(_teacher_config(content["arch"]), content["encoder_state_dict"])
+            case keys:
+                raise ValueError(
+                    f"expected keys (model, args) or (encoder_state_dict, arch), got {keys}"
+                )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _unpickle(path: Path) -> Any:
+    """Return the content of a file, refusing all that is not a tensor or a plain value."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path}: expected tensors and plain values only, got: {reason}"
         ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dict, got {type(content).__name__}")
-    if content.keys() <= {"model", "args"} and "model" in content:
-        architecture: StudentConfig | TeacherConfig = _student_config(
-            content.get("args", _DEFAULT_ARGS)
-        )
-        return _build(path, architecture, content["model"])
-    if content.keys() == {"encoder_state_dict", "arch"}:
-        return _build(path, _teacher_config(content["arch"]), content["encoder_state_dict"])
-    raise ValueError(
-        f"{path}: expected keys (model, args) or (encoder_state_dict, arch), "
-        f"got {sorted(map(str, content))}"
-    )
+
+
+def _mapping(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: expected a dict, got {type(value).__name__}")
+    return value
 
 
 def write_released(path: Path, model: Student | Teacher) -> None:
@@ -109,29 +127,51 @@ def released_normalisation(model: Student | Teacher) -> Normalisation:
     return NORMALISATIONS[f"tessera-v2-{kind}"]
 
 
-def _student_config(args: Mapping[str, Any]) -> StudentConfig:
-    _refuse_unknown(args, _DEFAULT_ARGS.keys() | {"max_seq_len"}, {"max_seq_len"})
-    prefixes = tuple(int(k) for k in str(args["matryoshka_dims"]).split(","))
-    sizes = {ours: args[theirs] for theirs, ours in _SIZES.items()}
-    return StudentConfig(**sizes, prefixes=prefixes, qk_norm=args["enable_qk_norm"])
+def _student_config(args: object) -> StudentConfig:
+    known = _arguments(args, _DEFAULT_ARGS.keys() | {"max_seq_len"}, {"max_seq_len"})
+    qk_norm, dims = known["enable_qk_norm"], known["matryoshka_dims"]
+    if not isinstance(qk_norm, bool):
+        raise ValueError(f"enable_qk_norm: expected True or False, got {qk_norm!r}")
+    if not isinstance(dims, str) or not re.fullmatch(r"\d{1,6}(,\d{1,6})*", dims):
+        raise ValueError(f"matryoshka_dims: expected numbers as in '16,32', got {dims!r}")
+    prefixes = tuple(map(int, dims.split(",")))
+    return StudentConfig(**_sizes(known), prefixes=prefixes, qk_norm=qk_norm)
 
 
-def _teacher_config(arch: Mapping[str, Any]) -> TeacherConfig:
-    _refuse_unknown(arch, _SIZES.keys() | {"final_layernorm"}, set())
-    if arch["final_layernorm"] is not True:
-        raise ValueError(f"final_layernorm: expected True, got {arch['final_layernorm']}")
-    return TeacherConfig(**{ours: arch[theirs] for theirs, ours in _SIZES.items()})
+def _teacher_config(arch: object) -> TeacherConfig:
+    known = _arguments(arch, _SIZES.keys() | {"final_layernorm"}, set())
+    if known["final_layernorm"] is not True:
+        raise ValueError(f"final_layernorm: expected True, got {known['final_layernorm']!r}")
+    return TeacherConfig(**_sizes(known))
 
 
-def _refuse_unknown(args: Mapping[str, Any], known: set[str], optional: set[str]) -> None:
-    unknown, missing = sorted(args.keys() - known), sorted(known - optional - args.keys())
+def _arguments(args: object, known: set[str], optional: set[str]) -> Mapping[str, Any]:
+    given = _mapping("architecture arguments", args)
+    unknown, missing = (
+        sorted(map(str, given.keys() - known)),
+        sorted(known - optional - given.keys()),
+    )
     if unknown or missing:
         raise ValueError(f"architecture arguments: unknown {unknown}, missing {missing}")
+    return given
 
 
-def _build(
-    path: Path, architecture: StudentConfig | TeacherConfig, tensors: Mapping[str, torch.Tensor]
-) -> Student | Teacher:
+def _sizes(args: Mapping[str, Any]) -> dict[str, int]:
+    for name, largest in _LARGEST.items():
+        if type(args[name]) is not int or not 0 < args[name] <= largest:
+            raise ValueError(
+                f"{name}: expected a whole number of 1 to {largest}, got {args[name]!r}"
+            )
+    return {ours: args[theirs] for theirs, ours in _SIZES.items()}
+
+
+def _build(architecture: StudentConfig | TeacherConfig, state: object) -> Student | Teacher:
+    tensors = _mapping("weights", state)
+    odd = sorted(
+        str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)
+    )
+    if odd:
+        raise ValueError(f"weights: expected tensors, got others: {', '.join(odd)}")
     kind = "student" if isinstance(architecture, StudentConfig) else "teacher"
     config = checkpoint_config(
         architecture,
@@ -140,7 +180,4 @@ def _build(
         ladder_largest=RELEASED_LADDER_LARGEST,
         provenance={},
     )
-    try:
-        return build(config, tensors)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return build(config, tensors)

@@ -85,6 +85,7 @@ def open_checkpoint(
     Raises:
         ParamsError: There is no such checkpoint, or the device lacks the precision.
         LineageError: The registry has no such model.
+        DigestMismatch: The files changed while they were read, or since they were registered.
         ValueError: The checkpoint is incomplete or does not fit its own configuration.
     """
     if str(source).startswith("models:"):
@@ -95,11 +96,13 @@ def open_checkpoint(
             )
     path, place = Path(source), _device(device)
     if path.is_dir():
+        digest = checkpoint_digest(path)
         state, config = read_checkpoint(path)
-        model, digest = build(config, state), checkpoint_digest(path)
+        model = build(config, state)
         normalisation, ladder = normalisation_of(config), ladder_of(config)
     elif path.is_file():
-        model, digest = read_released(path), sha256_of(path)
+        digest = sha256_of(path)
+        model = read_released(path)
         normalisation, ladder = released_normalisation(model), RELEASED_LADDER
     else:
         raise ParamsError(
@@ -108,6 +111,7 @@ def open_checkpoint(
             where=str(source),
             mend="Name one, e.g. artifacts/distill/S.",
         )
+    _require_unchanged(path, digest)
     try:
         encoder = Encoder(
             model.to(place),
@@ -124,6 +128,17 @@ def open_checkpoint(
             mend="float32 always works.",
         ) from error
     return Checkpoint(encoder, digest)
+
+
+def _require_unchanged(path: Path, digest: str) -> None:
+    """Refuse a checkpoint that was replaced while it was read: its digest would name another."""
+    if (checkpoint_digest(path) if path.is_dir() else sha256_of(path)) != digest:
+        raise DigestMismatch(
+            f"the checkpoint {digest[:12]} to stay as it is while it is read",
+            found="another",
+            where=str(path),
+            mend="Start again when it is complete.",
+        )
 
 
 def _device(name: str) -> torch.device:

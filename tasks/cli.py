@@ -140,7 +140,8 @@ def embed(
 ) -> None:
     """Embed, print a summary, and exit with 1 if anything failed."""
     from tasks.checkpoints import open_checkpoint
-    from tasks.embed import embed_points, embed_tiles
+    from tasks.embed import embed_tiles
+    from tasks.embed_points import embed_points
     from tasks.embedding.blocks import usable_cores
     from tasks.embedding.report import Options
 
@@ -223,8 +224,8 @@ def registry(as_json: AsJson = False) -> None:
     "Examples: tessera models | tessera models --s2 70 --s1 120"
 )
 def models(
-    s2: Annotated[int, typer.Option(help="Sentinel-2 observations of the d-pixel.")] = 37,
-    s1: Annotated[int, typer.Option(help="Sentinel-1 observations of the d-pixel.")] = 65,
+    s2: Annotated[int, typer.Option(help="Sentinel-2 observations of the d-pixel.")] = 63,
+    s1: Annotated[int, typer.Option(help="Sentinel-1 observations of the d-pixel.")] = 110,
     as_json: AsJson = False,
 ) -> None:
     """List every preset, students then teachers."""

@@ -1,4 +1,4 @@
-"""Embed tile folders or a point table with any checkpoint; the door is ``tessera embed``.
+"""Embed tile folders with any checkpoint; the door is ``tessera embed --tiles``.
 
     <out>/<tile>.npy                float32 (H, W, dim), or int8 codes with
     <out>/<tile>_scales.npy         float32 (H, W)
@@ -10,9 +10,7 @@ finished if they still hold; a rerun does the rest, from the last block that was
 tile that cannot be read costs that tile only: the others are done, and it is listed at the end.
 """
 
-import glob
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,22 +20,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+import torch
 from filelock import FileLock, Timeout
 
 from models.dpixel import DPixels
+from models.precision import largest_weight_code
 from tasks.checkpoints import Checkpoint
-from tasks.embedding.blocks import BLOCK_DPIXELS, Embedded, embed_blocks, num_tokens, tile_blocks
-from tasks.embedding.fidelity import FIDELITY_DPIXELS, Fidelity, fidelity_text, measure_fidelity
+from tasks.embedding.blocks import BLOCK_DPIXELS, embed_blocks, tile_blocks
+from tasks.embedding.fidelity import FIDELITY_DPIXELS, FidelityGauge, fidelity_text
 from tasks.embedding.plausibility import check_block, check_source, check_tile
-from tasks.embedding.points import open_points, write_points
 from tasks.embedding.report import Options, Report, check_dim
 from tasks.embedding.tile_layers import TileLayers
-from tasks.errors import ParamsError, StageBusy, TesseraError
-from tasks.files import canonical_json, sha256_of, sync_file, sync_folder, write_json
+from tasks.embedding.unread import folders_without_tile
+from tasks.errors import StageBusy, TesseraError
+from tasks.files import canonical_json, sha256_of, sweep_parts, sync_folder, write_json
 from tasks.georeference import read_georeference
 from tasks.progress import Meter, say
-from tasks.tiles import OPTICAL, REGION, Tile, TileRef, find_tiles, read_tile, tiles_root
+from tasks.tiles import (
+    REGION,
+    Tile,
+    TileRef,
+    dpixels_of,
+    find_tiles,
+    read_tile,
+)
 
 FORMAT = "tessera-embedding/1"
 _WORK = ".unfinished"
@@ -55,14 +61,16 @@ def embed_tiles(checkpoint: Checkpoint, tiles: Path, out: Path, options: Options
     refs, report = find_tiles(tiles), Report(str(out))
     with _only_writer(out):
         meter = Meter("embed", sum(_num_pixels(ref) for ref in refs))
-        report.failed |= _folders_without_tile(tiles, refs)
+        report.failed |= folders_without_tile(tiles, refs)
+        gauge, end = FidelityGauge(checkpoint.encoder), 0
         for ref in refs:
+            end += _num_pixels(ref)
             try:
-                _embed_tile(_Job(checkpoint, ref, tiles, out, options), meter, report)
+                _embed_tile(_Job(checkpoint, ref, tiles, out, options, gauge), meter, report)
             except (TesseraError, OSError, ValueError) as error:
                 report.failed[ref.key] = str(error)
                 say(f"{ref.key}: failed: {error}")
-                meter.skip(_num_pixels(ref))
+            meter.skip_to(end)
         meter.close()
         report.tokens, report.seconds = meter.tokens, meter.seconds
     if not report.failed:
@@ -79,6 +87,7 @@ class _Job:
     archive: Path
     out: Path
     options: Options
+    gauge: FidelityGauge
 
     @property
     def record(self) -> Path:
@@ -86,7 +95,7 @@ class _Job:
         return self.out / f"{self.ref.key}.json"
 
     def origin(self) -> dict[str, Any]:
-        """Return everything that the bytes of the output depend on."""
+        """Return what an output says it was made from."""
         files = sorted(path for path in self.ref.folder.iterdir() if path.is_file())
         return {
             "format": FORMAT,
@@ -97,6 +106,17 @@ class _Job:
             "source": {path.name: sha256_of(path) for path in files},
         }
 
+    def identity(self, origin: dict[str, Any]) -> str:
+        """Digest everything that the bytes of an unfinished output depend on, to the last bit."""
+        encoder = self.checkpoint.encoder
+        here = {
+            "device": encoder.device.type,
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "largest_code": largest_weight_code() if encoder.precision == "int8" else None,
+            "forced": self.options.force,
+        }
+        return sha256(canonical_json(origin | here).encode()).hexdigest()
+
 
 def _embed_tile(job: _Job, meter: Meter, report: Report) -> None:
     tile = read_tile(job.ref)
@@ -104,30 +124,31 @@ def _embed_tile(job: _Job, meter: Meter, report: Report) -> None:
         check_source(job.ref.folder, job.archive, job.checkpoint.encoder.normalisation)
         check_tile(tile)
     origin = job.origin()
-    if finished := _finished(job.record, origin):
+    if finished := _finished(job, origin):
         report.kept.append(job.ref.key)
-        if report.fidelity is None:
-            report.fidelity = finished.get("fidelity")
-        meter.skip(tile.region.size)
+        if fidelity := finished.get("fidelity"):
+            report.fidelity.append(fidelity)
         return
     rows = np.flatnonzero(tile.region)
-    if report.fidelity is None:
-        report.fidelity = _fidelity(job, tile, rows)
-    identity = sha256(canonical_json(origin).encode()).hexdigest()
+    fidelity = job.gauge.measure(_some(tile, rows))
+    if fidelity is not None:
+        report.fidelity.append(fidelity)
+        say(f"{job.ref.key}: {fidelity_text([fidelity])}")
     layers = TileLayers(
         job.out / _WORK / job.ref.key,
         job.ref.name,
         tile.region,
         dim=job.options.dim,
         as_codes=job.options.as_codes,
-        identity=identity,
+        identity=job.identity(origin),
     )
     meter.skip(tile.region.size - _pixels_left(rows, layers))
     blocks = _checked_blocks(job, tile, rows, layers.num_blocks)
     for block in embed_blocks(job.checkpoint.encoder, blocks, workers=job.options.workers):
-        layers.put(_counted(block, meter, report))
+        layers.put(report.count(block, meter))
     layers.finish()
-    _publish(job, layers, origin | _description(tile), report.fidelity)
+    facts = origin | _description(tile) | {"forced": job.options.force, "fidelity": fidelity}
+    _publish(job, layers, facts)
     report.embedded.append(job.ref.key)
 
 
@@ -138,11 +159,10 @@ def _checked_blocks(job: _Job, tile: Tile, rows: Any, start: int) -> Iterator[tu
         yield part, dpixels
 
 
-def _publish(
-    job: _Job, layers: TileLayers, facts: dict[str, Any], fidelity: Fidelity | None
-) -> None:
+def _publish(job: _Job, layers: TileLayers, facts: dict[str, Any]) -> None:
     """Move finished files into place, the record last."""
     job.record.parent.mkdir(parents=True, exist_ok=True)
+    sweep_parts(job.record)
     job.record.unlink(missing_ok=True)
     files = {path.name: sha256_of(path) for path in layers.paths}
     for path in layers.paths:
@@ -150,7 +170,7 @@ def _publish(
     if not job.options.as_codes:  # scales of an earlier run with codes
         (job.record.parent / f"{job.ref.name}_scales.npy").unlink(missing_ok=True)
     sync_folder(job.record.parent)
-    write_json(job.record, facts | {"files": files, "fidelity": fidelity})
+    write_json(job.record, facts | {"files": files})
     shutil.rmtree(layers.folder)
 
 
@@ -165,81 +185,28 @@ def _description(tile: Tile) -> dict[str, Any]:
     }
 
 
-def _finished(record: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the record if the same tile was finished before and its files are as written."""
+def _finished(job: _Job, origin: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record if the same tile was finished before and its files are as written.
+
+    What ``--force`` let through is finished only for another run with it.
+    """
     try:
-        known: dict[str, Any] = json.loads(record.read_text())
+        known: dict[str, Any] = json.loads(job.record.read_text())
         same = all(known[name] == value for name, value in origin.items())
-        files = {record.parent / name: digest for name, digest in known["files"].items()}
+        allowed = job.options.force or not known["forced"]
+        files = {job.record.parent / name: digest for name, digest in known["files"].items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None  # none yet, or damaged
-    whole = all(path.is_file() and sha256_of(path) == d for path, d in files.items())
-    return known if same and whole else None
+    whole = bool(files) and all(
+        path.is_file() and sha256_of(path) == d for path, d in files.items()
+    )
+    return known if same and allowed and whole else None
 
 
-def _fidelity(job: _Job, tile: Tile, rows: Any) -> Fidelity | None:
-    if job.checkpoint.encoder.precision == "float32" or not len(rows):
-        return None
+def _some(tile: Tile, rows: Any) -> DPixels:
+    """Return d-pixels spread over the tile, for its fidelity."""
     few = rows[np.linspace(0, len(rows) - 1, min(len(rows), FIDELITY_DPIXELS)).astype(np.int64)]
-    parts = [dpixels for _, dpixels in tile_blocks(tile, np.unique(few))]
-    found = measure_fidelity(job.checkpoint.encoder, DPixels.concatenate(parts))
-    say(fidelity_text(found))
-    return found
-
-
-def embed_points(checkpoint: Checkpoint, points: Path, out: Path, options: Options) -> Report:
-    """Embed a point table into the Parquet file ``out``.
-
-    Raises:
-        DataError: The table breaks its contract.
-        ParamsError: ``options.dim`` is no prefix of the checkpoint, or ``out`` is a folder.
-    """
-    check_dim(checkpoint, options)
-    if out.is_dir():
-        raise ParamsError(
-            "a file to write",
-            found="a folder",
-            where=f"--out {out}",
-            mend="Name a Parquet file; a folder is for --tiles.",
-        )
-    table, report = open_points(points), Report(str(out))
-    if checkpoint.encoder.precision != "float32":
-        first = next(table.blocks())[1]
-        few = np.arange(min(len(first), FIDELITY_DPIXELS))
-        report.fidelity = measure_fidelity(checkpoint.encoder, first.take(few))
-        say(fidelity_text(report.fidelity))
-    meter = Meter("embed", len(table))
-    blocks = embed_blocks(checkpoint.encoder, table.blocks(), workers=options.workers)
-    counted = (_counted(block, meter, report) for block in blocks)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(out)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        write_points(aside, table, counted, dim=options.dim, as_codes=options.as_codes)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    meter.close()
-    sync_file(aside)
-    aside.replace(out)
-    sync_folder(out.parent)
-    report.embedded.append(points.name)
-    report.tokens, report.seconds = meter.tokens, meter.seconds
-    return report
-
-
-def _sweep(out: Path) -> None:
-    """Remove what killed runs left beside an output."""
-    for path in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
-        if not psutil.pid_exists(int(path.suffixes[-2][1:])):
-            path.unlink(missing_ok=True)
-
-
-def _counted(block: Embedded, meter: Meter, report: Report) -> Embedded:
-    meter.advance(len(block.rows), num_tokens(block.observations))
-    report.dpixels += len(block.rows)
-    report.unobserved += int((~block.observations.any(axis=1)).sum())
-    return block
+    return dpixels_of(tile, np.unique(few), first_id=0)
 
 
 @contextmanager
@@ -266,21 +233,3 @@ def _num_pixels(ref: TileRef) -> int:
 
 def _pixels_left(rows: Any, layers: TileLayers) -> int:
     return max(0, len(rows) - layers.num_blocks * BLOCK_DPIXELS)
-
-
-def _folders_without_tile(tiles: Path, refs: list[TileRef]) -> dict[str, str]:
-    """Return folders in which no tile can be found, and why; what tiles keep inside is theirs."""
-    root, found = tiles_root(tiles), {}
-    ours = {ref.folder for ref in refs}
-    for place, folders, _ in os.walk(root):
-        if Path(place) in ours:
-            folders.clear()
-        for folder in (Path(place, name) for name in folders):
-            key = folder.relative_to(root).as_posix()
-            if not os.access(folder, os.R_OK | os.X_OK):
-                found[key] = f"expected a folder that may be read; found no permission: {folder}"
-            elif folder.is_symlink() and any(folder.rglob(OPTICAL[0])):
-                found[key] = f"expected a folder; found a link, which is not followed: {folder}"
-            elif not any(folder.iterdir()):
-                found[key] = "expected tile files; found an empty folder"
-    return dict(sorted(found.items()))

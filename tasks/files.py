@@ -4,6 +4,7 @@ A crash at any moment must leave either the old file or the new one. So a file i
 final name, flushed to the disk, and renamed; a folder likewise. Digests are SHA-256.
 """
 
+import glob
 import hashlib
 import json
 import mmap
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 _BLOCK_BYTES = 1 << 20
 
@@ -52,6 +54,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write canonical JSON durably."""
     write_bytes(path, canonical_json(value).encode())
+
+
+def sweep_parts(path: Path) -> None:
+    """Remove what killed processes left of writing this file."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        writer = part.suffixes[-2][1:]
+        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+            part.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

@@ -98,6 +98,10 @@ class Meter:
         """Count d-pixels that need no work."""
         self._done += dpixels
 
+    def skip_to(self, done: int) -> None:
+        """Count d-pixels up to this place in the whole work, whatever became of them."""
+        self._done = max(self._done, done)
+
     def advance(self, dpixels: int, tokens: int) -> None:
         """Count d-pixels that were encoded, and their observations."""
         self._done, self.dpixels, self.tokens = (

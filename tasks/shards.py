@@ -1,4 +1,4 @@
-"""Shards of d-pixels and of targets as Arrow IPC files; the only importer of pyarrow.
+"""Shards of d-pixels and of targets as Arrow IPC files.
 
 A shard holds ragged d-pixels, one a row: valid observations only, flattened band by band within an
 observation. It is written uncompressed so that a reader maps it and copies nothing. Row i of target

@@ -9,6 +9,7 @@ validity file or its days is refused, while an absent orbit is legal.
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,7 @@ def read_raster(path: Path) -> Array:
         DataError: The file is not a raster that can be read.
     """
     try:
-        with rasterio.open(path) as source:
+        with rasterio.open(path, driver="GTiff") as source:
             return np.asarray(source.read(1))
     except rasterio.errors.RasterioError as error:
         raise DataError(
@@ -200,7 +201,7 @@ def read_label_raster(path: Path) -> tuple[Array, Array]:
         DataError: The file is not a raster that can be read.
     """
     try:
-        with rasterio.open(path) as source:
+        with rasterio.open(path, driver="GTiff") as source:
             band = source.read(1, masked=True)
     except rasterio.errors.RasterioError as error:
         raise DataError(
@@ -213,8 +214,8 @@ def _load(ref: TileRef, name: str) -> Array:
     path = ref.folder / name
     try:
         array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
+    except (OSError, ValueError, EOFError, OverflowError, TokenError) as error:
+        raise DataError(  # the latter two: a damaged header
             f"a readable {name}",
             found=str(error) if path.exists() else "no such file",
             where=f"tile {ref.key}",

@@ -46,6 +46,9 @@ _BATCH = 900
 _DIGEST_CHARS = 36  # MLflow's limit for a dataset digest
 _PARAM_CHARS = 6000  # its limit for one parameter
 
+CHECKPOINT_TAG = "tessera.checkpoint"
+"""Digest of the weights and their configuration; whoever loads a version holds it against them."""
+
 
 @dataclass(slots=True)
 class Tracker:
@@ -98,10 +101,6 @@ class Tracker:
         self.log_metrics([{f"count.{k}": v for k, v in manifest.counts.items()} | {"bytes": size}])
         self.log_file(folder / MANIFEST)
         self.set_tags({"tessera.digest": sha256(manifest.to_bytes()).hexdigest()})
-
-
-CHECKPOINT_TAG = "tessera.checkpoint"
-"""Digest of the weights and their configuration; whoever loads a version holds it against them."""
 
 
 @contextmanager

@@ -98,11 +98,11 @@ def is_one_line(text: str) -> bool:
 
 
 def products(out: Path) -> dict[str, bytes]:
-    """Return every byte that a run has published; its lock and unfinished work are left out."""
+    """Return every byte that a run has left; its lock and unfinished work are left out."""
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(out).parts)
+        if path.is_file() and path.relative_to(out).parts[0] not in (".lock", ".unfinished")
     }
 
 

@@ -61,14 +61,26 @@ def embed_blocks(encoder: Encoder, blocks: Iterable[Block], *, workers: int) -> 
     pool = ThreadPoolExecutor(workers, "embed", initializer=torch.set_num_threads, initargs=(1,))
     pending: deque[Future[Embedded]] = deque()
     try:
-        for rows, dpixels in blocks:
-            pending.append(pool.submit(_embed, encoder, rows, dpixels))
+        for future in _submitted(pool, encoder, blocks):
+            pending.append(future)
             if len(pending) > workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(
+    pool: ThreadPoolExecutor, encoder: Encoder, blocks: Iterable[Block]
+) -> Iterator[Future[Embedded]]:
+    try:
+        for rows, dpixels in blocks:
+            yield pool.submit(_embed, encoder, rows, dpixels)
+    except Exception as error:  # noqa: BLE001 - raised in its turn, behind the blocks before it
+        failed: Future[Embedded] = Future()
+        failed.set_exception(error)
+        yield failed
 
 
 def _embed(encoder: Encoder, rows: npt.NDArray[np.int64], dpixels: DPixels) -> Embedded:

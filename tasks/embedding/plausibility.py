@@ -6,6 +6,8 @@ archives are judged by ``validate``. ``--force`` of ``tessera embed`` leaves the
 """
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import numpy as np
 
 from models.bands import S2_BANDS, Normalisation
 from models.dpixel import DPixels
+from tasks.embedding.blocks import Block
+from tasks.embedding.points import PointTable
 from tasks.errors import DataError
 from tasks.tiles import OPTICAL, Array, Tile
 from tasks.validation.band_order import best_order, land_of
@@ -27,6 +31,7 @@ _MAX_BLUE_RATIO = 1.5  # clouds are brighter than ground; over snow the two are 
 _MIN_SHARE = 0.05  # of observations, for a median to mean something
 _MAX_ORDER_GAIN = 0.05  # two bands exchanged give 0.09 and more, real tiles less than 0.01
 _SATURATED = np.iinfo(np.int16).max  # 56 dB: nothing on the ground scatters like that
+_RADAR_CODES = f"radar codes (dB + 50) * 200 in 0..{_SATURATED - 1}"
 
 
 def check_tile(tile: Tile) -> None:
@@ -35,11 +40,10 @@ def check_tile(tile: Tile) -> None:
     Raises:
         DataError: The masks cannot mean "1 is clear", or the bands are in another order.
     """
-    rows = _sample(tile)
-    flat_bands, flat_valid = _flat(tile.bands), _flat(tile.valid)
-    bands = np.concatenate([flat_bands[:, r] for r in rows], 1)
-    clear = np.concatenate([flat_valid[:, r] for r in rows], 1) != 0
-    _check_masks(tile, bands[..., _BLUE], clear)
+    if not tile.region.any():
+        return
+    bands, clear, imaged = _sample(tile)
+    _check_masks(tile, bands[imaged][:, _BLUE], clear[imaged])
     order, gain = best_order(land_of(bands[clear].astype(np.float64)))
     if gain > _MAX_ORDER_GAIN:
         raise _refusal(
@@ -59,17 +63,34 @@ def check_block(tile: Tile, rows: Array, dpixels: DPixels) -> None:
     masks = _flat(tile.valid)[:, int(rows[0]) : int(rows[-1]) + 1]
     if masks.size and masks.max() > 1:
         raise _refusal(tile, OPTICAL[1], expected="0 and 1 (clear)", found=str(masks.max()))
-    for name in ("s1_asc", "s1_desc"):
+    for name, file in (("s1_asc", "sar_ascending.npy"), ("s1_desc", "sar_descending.npy")):
         codes = getattr(dpixels, name).values
-        wrong = codes[(codes < 0) | (codes == _SATURATED)]
+        wrong = codes[_is_no_code(codes)]
         if len(wrong):
-            orbit = {"s1_asc": "sar_ascending.npy", "s1_desc": "sar_descending.npy"}[name]
-            raise _refusal(
-                tile,
-                orbit,
-                expected=f"radar codes (dB + 50) * 200 in 0..{_SATURATED - 1}",
-                found=f"{len(wrong)} others, the first {wrong[0]}",
-            )
+            found = f"{len(wrong)} others, the first {wrong[0]}"
+            raise _refusal(tile, file, expected=_RADAR_CODES, found=found)
+
+
+def check_points(table: PointTable) -> Iterator[Block]:
+    """Yield the blocks of a point table, having looked at every radar observation.
+
+    Raises:
+        DataError: A radar code is none, or an observation is 0 0, which means that there is none.
+    """
+    for rows, dpixels in table.blocks():
+        for name in ("s1_asc", "s1_desc"):
+            series = getattr(dpixels, name)
+            wrong = _is_no_code(series.values).any(axis=1) | ~series.values.any(axis=1)
+            if wrong.any():
+                at = int(np.flatnonzero(wrong)[0])
+                row = int(rows[np.searchsorted(series.offsets, at, side="right") - 1])
+                raise DataError(
+                    f"{_RADAR_CODES}, not both 0",
+                    found=f"VV VH {series.values[at].tolist()}",
+                    where=f"{name} in row {row} of {table.path}",
+                    mend="Leave such observations out, or --force if they are right.",
+                )
+        yield rows, dpixels
 
 
 def check_source(folder: Path, root: Path, normalisation: Normalisation) -> None:
@@ -115,10 +136,14 @@ def _record(folder: Path, root: Path) -> dict[str, Any]:
 
 
 def _check_masks(tile: Tile, blue: Array, clear: Array) -> None:
-    share = float(clear.mean()) if clear.size else 0.0
-    if share == 1.0 and len(clear) >= _MIN_DATES:
+    """Judge the masks by the observations that are no fill of zeros."""
+    share = float(clear.mean()) if clear.size else math.nan
+    if share in (0.0, 1.0) and len(tile.bands) >= _MIN_DATES:
         raise _refusal(
-            tile, OPTICAL[1], expected="clouds in a year", found=f"all {len(clear)} dates clear"
+            tile,
+            OPTICAL[1],
+            expected="clear and cloudy dates in a year",
+            found=f"all {len(tile.bands)} dates {'clear' if share else 'cloudy'}",
         )
     if _MIN_SHARE < share < 1 - _MIN_SHARE:
         ratio = float(np.median(blue[clear])) / max(1.0, float(np.median(blue[~clear])))
@@ -131,16 +156,29 @@ def _check_masks(tile: Tile, blue: Array, clear: Array) -> None:
             )
 
 
+def _is_no_code(codes: Array) -> Array:
+    return np.asarray((codes < 0) | (codes == _SATURATED))
+
+
 def _flat(values: Array) -> Array:
     """Return (T, H * W, ...) of (T, H, W, ...), for T = 0 too."""
     return values.reshape(len(values), values.shape[1] * values.shape[2], *values.shape[3:])
 
 
-def _sample(tile: Tile) -> list[slice]:
-    """Return spans of flat pixels at both ends and in the middle."""
-    size = tile.region.size
-    starts = sorted({0, max(0, (size - _SPAN_PX) // 2), max(0, size - _SPAN_PX)})
-    return [slice(start, start + _SPAN_PX) for start in starts]
+def _sample(tile: Tile) -> tuple[Array, Array, Array]:
+    """Return bands (T, n, 10), clear (T, n) and imaged (T, n) of some pixels of the region.
+
+    They lie at both ends and in the middle. Imaged is False at the zeros beyond a swath.
+    """
+    region = tile.region.reshape(-1)
+    inside, last = np.flatnonzero(region), max(0, region.size - _SPAN_PX)
+    starts = sorted({min(int(inside[at]), last) for at in (0, len(inside) // 2, -1)})
+    spans = [slice(start, start + _SPAN_PX) for start in starts]
+    bands, valid = (
+        np.concatenate([_flat(array)[:, span][:, region[span]] for span in spans], axis=1)
+        for array in (tile.bands, tile.valid)
+    )
+    return bands, valid != 0, np.asarray(bands.any(axis=-1))
 
 
 def _refusal(tile: Tile, name: str, *, expected: str, found: str) -> DataError:

@@ -21,6 +21,7 @@ from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series, offsets_of
 from models.quantize import quantize
 from tasks.embedding.blocks import BLOCK_DPIXELS, Block, Embedded
+from tasks.embedding.tile_layers import check_codes
 from tasks.errors import DataError
 
 _STREAMS = {
@@ -86,15 +87,20 @@ def open_points(path: Path) -> PointTable:
 def write_points(
     path: Path, table: PointTable, blocks: Iterable[Embedded], *, dim: int, as_codes: bool
 ) -> None:
-    """Write the embeddings of a table, whose ``blocks`` come in order, cut to ``dim``."""
+    """Write the embeddings of a table, whose ``blocks`` come in order, cut to ``dim``.
+
+    Raises:
+        DataError: A block cannot be an embedding; see ``check_codes``.
+    """
     numbers = {"codes": pa.list_(pa.int8()), "scale": pa.float32()}
     vectors = {"embedding": pa.list_(pa.float32())}
     kinds = {"pixel_id": table.ids.type} | (numbers if as_codes else vectors)
     with pq.ParquetWriter(path, pa.schema(list(kinds.items()))) as sink:
         for block in blocks:
             ids = table.ids.slice(int(block.rows[0]), len(block.rows))
+            codes, scales = quantize(block.embedding)
+            check_codes(codes, scales, block, lambda row: f"row {row} of {table.path}")
             if as_codes:
-                codes, scales = quantize(block.embedding)
                 columns = [ids, _lists(codes[:, :dim]), pa.array(scales)]
             else:
                 columns = [ids, _lists(block.embedding[:, :dim])]

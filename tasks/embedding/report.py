@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 
 from tasks.checkpoints import Checkpoint
+from tasks.embedding.blocks import Embedded, num_tokens
 from tasks.embedding.fidelity import Fidelity, fidelity_text
 from tasks.errors import ParamsError
+from tasks.progress import Meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,15 @@ class Report:
     """D-pixels without any observation: no data."""
     tokens: int = 0
     seconds: float = 0.0
-    fidelity: Fidelity | None = None
-    """Cosine to float32, mean and worst; ``None`` for float32 itself."""
+    fidelity: list[Fidelity] = field(default_factory=list)
+    """Of each tile; empty for float32 itself."""
+
+    def count(self, block: Embedded, meter: Meter) -> Embedded:
+        """Take note of a block, and move the progress bar; return the block."""
+        meter.advance(len(block.rows), num_tokens(block.observations))
+        self.dpixels += len(block.rows)
+        self.unobserved += int((~block.observations.any(axis=1)).sum())
+        return block
 
     def render(self) -> str:
         """Return the summary as text."""

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.quantize import LARGEST_CODE, quantize
-from tasks.embedding.blocks import Embedded
+from tasks.embedding.blocks import BLOCK_DPIXELS, Embedded
 from tasks.errors import DataError
 from tasks.files import release_pages, sync_file, write_json
 
@@ -78,10 +79,8 @@ class TileLayers:
         for path in folder.glob(".*.part"):
             path.unlink()  # a crash in the middle of writing a record left it
         self._layers = {s: np.load(folder / f"{name}{s}.npy", mmap_mode="r+") for s in kinds}
-        outside = np.flatnonzero(~region)
         if not self.num_blocks:
-            blank = "_scales" if as_codes else ""
-            self._flat(blank)[outside] = np.nan
+            self._blank("_scales" if as_codes else "", np.flatnonzero(~region))
 
     @property
     def paths(self) -> list[Path]:
@@ -101,7 +100,7 @@ class TileLayers:
             DataError: The block cannot be an embedding; see ``check_codes``.
         """
         codes, scales = quantize(block.embedding)
-        check_codes(codes, scales, block, width=self._layers[""].shape[1], tile=self.name)
+        check_codes(codes, scales, block, self._place)
         if "_scales" in self._layers:
             self._flat("")[block.rows] = codes[:, : self._dim]
             self._flat("_scales")[block.rows] = scales
@@ -109,9 +108,7 @@ class TileLayers:
             self._flat("")[block.rows] = block.embedding[:, : self._dim]
         self._flat("_observations")[block.rows] = block.observations
         self.num_blocks += 1
-        for layer in self._layers.values():
-            layer.flush()
-        release_pages(*self._layers.values())
+        self._flush()
         write_json(self.folder / _JOURNAL, {"identity": self._identity, "blocks": self.num_blocks})
 
     def finish(self) -> None:
@@ -121,10 +118,25 @@ class TileLayers:
             sync_file(path)
         (self.folder / _JOURNAL).unlink(missing_ok=True)
 
+    def _blank(self, suffix: str, outside: npt.NDArray[np.int64]) -> None:
+        """Write no data outside the region, in parts, so that memory stays constant."""
+        for start in range(0, len(outside), BLOCK_DPIXELS):
+            self._flat(suffix)[outside[start : start + BLOCK_DPIXELS]] = np.nan
+            self._flush()
+
+    def _flush(self) -> None:
+        for layer in self._layers.values():
+            layer.flush()
+        release_pages(*self._layers.values())
+
     def _flat(self, suffix: str) -> Layer:
         layer = self._layers[suffix]
         flat: Layer = layer.reshape(-1, *layer.shape[2:])
         return flat
+
+    def _place(self, pixel: int) -> str:
+        row, column = divmod(pixel, self._layers[""].shape[1])
+        return f"tile {self.name}, pixel row {row} column {column}"
 
     def _blocks_done(self) -> int:
         try:
@@ -138,9 +150,7 @@ def check_codes(
     codes: npt.NDArray[np.int8],
     scales: npt.NDArray[np.float32],
     block: Embedded,
-    *,
-    width: int,
-    tile: str,
+    place: Callable[[int], str],
 ) -> None:
     """Refuse a block that cannot come from a LayerNorm-ed embedding coded with its own scale.
 
@@ -151,8 +161,7 @@ def check_codes(
         codes: int8 (n, d), full length.
         scales: (n,), NaN where there is no embedding.
         block: What they were made from.
-        width: Pixels in a row of the tile.
-        tile: Its name.
+        place: Says where a row of the source is.
 
     Raises:
         DataError: Naming the first pixel that breaks a rule.
@@ -170,12 +179,11 @@ def check_codes(
     for expected, broken in rules.items():
         if broken.any():
             at = int(np.flatnonzero(broken)[0])
-            row, column = divmod(int(block.rows[at]), width)
             raise DataError(
                 expected,
                 found=f"scale {scales[at]}, peak {peak[at]}, "
                 f"observations {block.observations[at].tolist()}; {int(broken.sum())} such pixels",
-                where=f"tile {tile}, pixel row {row} column {column}",
+                where=place(int(block.rows[at])),
                 mend="The model's embedding is not normalised: it is not one of this family.",
             )
 

@@ -307,24 +307,24 @@ def good_block() -> tuple[Array, Array, Embedded]:
 
 def test_impossible_scale_is_refused_with_tile_and_pixel() -> None:
     codes, scales, block = good_block()
-    check_codes(codes, scales, block, width=2, tile="a")
+    check_codes(codes, scales, block, "pixel {}".format)
     scales[2] = 0.5
-    with pytest.raises(DataError, match=r"tile a, pixel row 1 column 0.*scale"):
-        check_codes(codes, scales, block, width=2, tile="a")
+    with pytest.raises(DataError, match=r"pixel 2.*scale"):
+        check_codes(codes, scales, block, "pixel {}".format)
 
 
 def test_code_that_is_not_the_peak_or_below_it_is_refused() -> None:
     codes, scales, block = good_block()
     codes[1, 5] = -128
-    with pytest.raises(DataError, match="row 0 column 1"):
-        check_codes(codes, scales, block, width=2, tile="a")
+    with pytest.raises(DataError, match="pixel 1"):
+        check_codes(codes, scales, block, "pixel {}".format)
     codes[1] = 3
     with pytest.raises(DataError, match="largest code of 127"):
-        check_codes(codes, scales, block, width=2, tile="a")
+        check_codes(codes, scales, block, "pixel {}".format)
 
 
 def test_missing_embedding_of_an_observed_pixel_is_refused() -> None:
     codes, scales, block = good_block()
     scales[0], codes[0] = np.nan, 0
     with pytest.raises(DataError, match="observations where there is an embedding"):
-        check_codes(codes, scales, block, width=2, tile="a")
+        check_codes(codes, scales, block, "pixel {}".format)

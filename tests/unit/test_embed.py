@@ -66,8 +66,8 @@ def test_golden_tile_has_the_released_embeddings(
     expected, actual = np.load(golden / f"{name}__a.npy"), np.load(tmp_path / "a.npy")
     assert (expected.shape, expected.dtype) == (actual.shape, actual.dtype)
     for column, edge in enumerate(EDGES):
-        np.testing.assert_allclose(actual[0, column], expected[0, column], atol=2e-4, err_msg=edge)
-    np.testing.assert_allclose(actual, expected, atol=2e-4, rtol=0)
+        np.testing.assert_allclose(actual[0, column], expected[0, column], atol=2e-5, err_msg=edge)
+    np.testing.assert_allclose(actual, expected, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -79,7 +79,7 @@ def test_golden_codes_are_within_half_a_scale(name: str, shared_data: Path, tmp_
     codes, scales = np.load(tmp_path / "a.npy"), np.load(tmp_path / "a_scales.npy")
     assert codes.dtype == np.int8
     error = np.abs(codes * scales[..., None] - np.load(golden / f"{name}__a.npy"))
-    assert (error <= scales[..., None] / 2 + 2e-4).all()
+    assert (error <= scales[..., None] / 2 + 2e-5).all()
 
 
 @pytest.mark.parametrize("name", ["student_nano", "student_qknorm"])
@@ -210,9 +210,8 @@ def test_int8_is_near_float32(wide: Path, tmp_path: Path) -> None:
     cosine = cosine_of(np.load(tmp_path / "out" / "w.npy").reshape(-1, 128), exact)
     assert len(cosine) == 80 * 80 - np.isnan(exact[:, 0]).sum()
     assert cosine.mean() > MIN_FIDELITY
-    assert report.fidelity is not None
-    assert report.fidelity["mean"] == pytest.approx(cosine.mean(), abs=5e-4)
-    assert records(tmp_path / "out")["w"]["fidelity"] == report.fidelity
+    assert report.fidelity[0]["mean"] == pytest.approx(cosine.mean(), abs=5e-4)
+    assert records(tmp_path / "out")["w"]["fidelity"] == report.fidelity[0]
 
 
 def test_shorter_dim_is_a_prefix_of_the_float32_vectors(
@@ -259,15 +258,20 @@ def test_fault_in_a_later_block_publishes_nothing(checkpoint: Checkpoint, tmp_pa
     assert products(tmp_path / "out") == {}
 
 
-def test_reading_that_fails_stops_the_blocks(checkpoint: Checkpoint, wide: Path) -> None:
+def test_reading_that_fails_stops_behind_the_blocks_before_it(
+    checkpoint: Checkpoint, wide: Path
+) -> None:
     tile = read_tile(TileRef("w", wide / "w"))
 
     def blocks() -> Iterator[Block]:
-        yield next(tile_blocks(tile, np.arange(50)))
+        for start in (0, 50, 100):
+            yield next(tile_blocks(tile, np.arange(start, start + 50)))
         raise DataError("x", found="y", where="z", mend="w")
 
+    found = embed_blocks(checkpoint.encoder, blocks(), workers=3)
+    assert [int(next(found).rows[0]) for _ in range(3)] == [0, 50, 100]
     with pytest.raises(DataError):
-        list(embed_blocks(checkpoint.encoder, blocks(), workers=2))
+        next(found)
 
 
 # Statistics and where the data come from.

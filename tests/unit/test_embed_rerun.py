@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "record empty": lambda out: (out / "a.json").write_bytes(b""),
     "record of no object": lambda out: (out / "a.json").write_text("[]"),
     "record without files": lambda out: (out / "a.json").write_text("{}"),
+    "record of no files": lambda out: (out / "a.json").write_text(
+        json.dumps(json.loads((out / "a.json").read_text()) | {"files": {}})
+    ),
 }
 
 
@@ -117,6 +121,34 @@ def test_rerun_of_int8_says_what_an_uninterrupted_run_says(archive: Path, tmp_pa
     assert (again.kept, again.embedded) == (["2021/b", "a"], ["c"])
     assert again.fidelity == whole.fidelity
     assert products(tmp_path / "out") == expected
+
+
+def test_forced_tile_is_kept_by_force_only(
+    checkpoint: Checkpoint, archive: Path, tmp_path: Path
+) -> None:
+    codes = np.load(archive / "a" / "sar_ascending.npy")
+    codes[0, 1, 1] = -5
+    np.save(archive / "a" / "sar_ascending.npy", codes)
+    out = tmp_path / "out"
+    assert list(embed_tiles(checkpoint, archive, out, Options(128)).failed) == ["a"]
+    forced = embed_tiles(checkpoint, archive, out, Options(128, force=True))
+    assert (forced.embedded, forced.kept) == (["a"], ["2021/b", "c"])
+    assert {key: record["forced"] for key, record in records(out).items()} == {
+        **{"2021/b": False, "c": False},
+        "a": True,
+    }
+    assert embed_tiles(checkpoint, archive, out, Options(128, force=True)).embedded == []
+    assert list(embed_tiles(checkpoint, archive, out, Options(128)).failed) == ["a"]
+
+
+def test_record_cut_by_a_kill_is_swept_by_the_next_run(
+    checkpoint: Checkpoint, archive: Path, tmp_path: Path
+) -> None:
+    embed_tiles(checkpoint, archive, tmp_path / "new", Options(128))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".a.json.4194999.part").write_text("{")  # above the largest process id
+    embed_tiles(checkpoint, archive, tmp_path / "out", Options(128))
+    assert products(tmp_path / "out") == products(tmp_path / "new")
 
 
 def test_failed_tile_is_done_by_a_rerun_once_it_is_mended(

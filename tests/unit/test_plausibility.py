@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tasks.embedding.plausibility import check_block, check_source, check_tile
 from tasks.errors import DataError
 from tasks.tiles import Tile, TileRef, dpixels_of, find_tiles, read_tile
 from tests.embedding import tile_arrays, write_arrays
+from tests.unit.test_tiles import write_raster
 
 AWS, MPC = NORMALISATIONS["tessera-v1.1-aws"], NORMALISATIONS["tessera-v1.1-mpc"]
 ANY = NORMALISATIONS["tessera-v2-student"]
@@ -62,6 +64,56 @@ def test_real_masks_inverted_are_refused(real: dict[str, np.ndarray], tmp_path: 
     real["masks"] = 1 - real["masks"]
     with pytest.raises(DataError, match=r"masks\.npy of tile be.*inverted"):
         _check_all(_opened(write_arrays(tmp_path / "be", real)))
+
+
+def _unimaged(arrays: dict[str, np.ndarray], where: str) -> None:
+    """Leave zeros where a swath or the tile's own raster ends."""
+    gone: Any = {
+        "a third of the dates": np.s_[::3],
+        "half of the dates": np.s_[::2],
+        "a third of the tile": np.s_[:, -len(arrays["masks"][0]) // 3 :],
+    }[where]
+    arrays["bands"][gone] = 0
+    arrays["masks"][gone] = 0
+
+
+UNIMAGED = ("a third of the dates", "half of the dates", "a third of the tile")
+
+
+@pytest.mark.parametrize("where", UNIMAGED)
+def test_real_tile_with_unimaged_parts_is_accepted(
+    where: str, real: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    _unimaged(real, where)
+    _check_all(_opened(write_arrays(tmp_path / "be", real)))
+
+
+@pytest.mark.parametrize("where", UNIMAGED)
+def test_inverted_masks_are_refused_although_parts_are_unimaged(
+    where: str, real: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    _unimaged(real, where)
+    real["masks"] = 1 - real["masks"]
+    with pytest.raises(DataError, match=r"masks\.npy of tile be.*inverted"):
+        _check_all(_opened(write_arrays(tmp_path / "be", real)))
+
+
+def test_pixels_outside_the_region_are_not_judged(
+    real: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    real["masks"][:, 20:] = 1 - real["masks"][:, 20:]
+    folder = write_arrays(tmp_path / "be", real)
+    region = np.zeros(real["masks"].shape[1:], np.uint8)
+    region[:20] = 1
+    write_raster(folder / "roi.tiff", region)
+    _check_all(_opened(folder))
+
+
+def test_year_without_a_clear_observation_is_refused(tmp_path: Path) -> None:
+    arrays = tile_arrays(dates=40)
+    arrays["masks"][:] = 0
+    with pytest.raises(DataError, match=r"masks\.npy of tile a.*all 40 dates cloudy"):
+        _check_all(_opened(write_arrays(tmp_path / "a", arrays)))
 
 
 def test_year_without_any_cloud_is_refused(tmp_path: Path) -> None:

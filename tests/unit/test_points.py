@@ -5,15 +5,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from models.dpixel import DPixels, Series
+from models.initialisation import initialise
+from models.released import write_released
+from models.student import Student
 from tasks.checkpoints import Checkpoint, open_checkpoint
-from tasks.embed import embed_points
+from tasks.embed_points import embed_points
 from tasks.embedding.blocks import BLOCK_DPIXELS
 from tasks.embedding.points import open_points
 from tasks.embedding.report import Options
 from tasks.errors import DataError, ParamsError
-from tests.embedding import encode, write_student
+from tests.embedding import TINY, encode, write_student
 
 Rows = list[dict[str, Any]]
 WIDTHS = {"s2": 10, "s1_asc": 2, "s1_desc": 2}
@@ -171,6 +175,43 @@ def test_number_that_its_type_cannot_hold_is_refused(
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
     with pytest.raises(DataError, match=rf"int16 values in {name}"):
         list(open_points(tmp_path / "p.parquet").blocks())
+
+
+@pytest.mark.parametrize("code", [-5, 32767])
+def test_radar_code_that_is_none_is_refused_by_row(
+    code: int, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    rows = few_rows()
+    rows[2]["s1_desc"][3] = code
+    path = write_rows(tmp_path / "in.parquet", rows)
+    with pytest.raises(DataError, match=rf"s1_desc in row 2 of .*radar codes.*{code}"):
+        embed_points(checkpoint, path, tmp_path / "out.parquet", Options(128))
+    assert not (tmp_path / "out.parquet").exists()
+    forced = Options(128, force=True)
+    assert embed_points(checkpoint, path, tmp_path / "out.parquet", forced).dpixels == 5
+
+
+def test_radar_observation_of_no_data_is_refused_by_row(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    rows = few_rows()
+    rows[4]["s1_desc"][4:6] = [0, 0]
+    path = write_rows(tmp_path / "in.parquet", rows)
+    with pytest.raises(DataError, match=r"s1_desc in row 4 of .*not both 0; found VV VH \[0, 0\]"):
+        embed_points(checkpoint, path, tmp_path / "out.parquet", Options(128))
+
+
+def test_model_that_gives_no_embedding_is_refused_by_row(tmp_path: Path) -> None:
+    student = Student(TINY)
+    initialise(student, seed=1)
+    with torch.no_grad():
+        next(iter(student.parameters())).fill_(np.nan)
+    write_released(tmp_path / "nan.pt", student)
+    path = write_rows(tmp_path / "in.parquet", few_rows())
+    with pytest.raises(DataError, match=r"row 0 of .*in\.parquet: .*where there is an embedding"):
+        embed_points(
+            open_checkpoint(tmp_path / "nan.pt"), path, tmp_path / "out.parquet", Options(128)
+        )
 
 
 def test_missing_column_is_refused_by_name(tmp_path: Path) -> None:

@@ -168,3 +168,36 @@ def test_real_tile_is_read(shared_data: Path) -> None:
     assert len(opened.radar["sar_ascending"][1]) == 109
     found = dpixels_of(opened, np.arange(64 * 64), 0)
     assert found.s2.counts.mean() / 91 == pytest.approx(0.62, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<u2', 'fortran_order': False, 'shape': (8, 5, 6",
+        b"{'descr': '<u2', 'fortran_order': False, 'shape': (8, -5, 6, 10), }",
+        b"{'descr': '<u2', 'fortran_order': False, 'shape': (99999999999, 5, 6, 10), }",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (8, 5, 6, 10), }",
+    ],
+    ids=["cut", "negative", "absurd", "objects"],
+)
+def test_damaged_header_is_refused_by_tile_and_file(header: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    write_tile(folder)
+    padded = header.ljust(118 - 1) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded + bytes(4800)
+    (folder / "bands.npy").write_bytes(content)
+    with pytest.raises(DataError, match=r"tile a: expected a readable bands\.npy"):
+        read_tile(TileRef("a", folder))
+
+
+def test_region_in_another_format_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    write_tile(folder)
+    write_raster(tmp_path / "outside.tif", np.ones((HEIGHT, WIDTH), np.uint8))
+    (folder / "roi.tiff").write_text(
+        '<VRTDataset rasterXSize="4" rasterYSize="3"><VRTRasterBand dataType="Byte" band="1">'
+        f"<SimpleSource><SourceFilename>{tmp_path / 'outside.tif'}</SourceFilename>"
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(DataError, match="a readable GeoTIFF"):
+        read_tile(TileRef("a", folder))

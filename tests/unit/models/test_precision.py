@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import models.frozen as frozen_module
 import models.precision as precision_module
 from models.bands import NORMALISATIONS
 from models.dpixel import DPixels
@@ -220,3 +221,18 @@ def test_weight_of_zeros_is_zero() -> None:
     codes, scale = quantize_weight(torch.zeros(3, 4), 127)
     assert (codes == 0).all()
     assert torch.isfinite(scale).all()
+
+
+def test_build_of_torch_without_onednn_gives_the_same_embeddings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student = Student(STUDENTS["N"])
+    initialise(student, seed=1)
+    arguments = (student, NORMALISATIONS["tessera-v2-student"], RELEASED_LADDER)
+    dpixels = random_dpixels(20, seed=3)
+    expected = Encoder(*arguments).encode(dpixels)
+    monkeypatch.setattr(precision_module, "has_onednn", lambda: False)
+    monkeypatch.setattr(frozen_module, "has_onednn", lambda: False)
+    np.testing.assert_allclose(Encoder(*arguments).encode(dpixels), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="int8 needs oneDNN"):
+        Encoder(*arguments, precision="int8")
