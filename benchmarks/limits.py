@@ -182,7 +182,7 @@ def plot_curve(points: dict[int, float]) -> None:
     axes.plot(list(points), list(points.values()), marker="o")
     axes.set(xlabel="observations of each sensor", ylabel="CPU s per million tokens")
     axes.set(title="Student S, float32, one thread: flat is linear cost")
-    axes.set_ylim(0, None)
+    axes.set_ylim(0, 1.15 * max(points.values()))
     axes.grid(alpha=0.3)
     figure.savefig(RESULTS / "cost_by_observations.png", dpi=130)
 

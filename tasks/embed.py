@@ -43,6 +43,7 @@ from tasks.tiles import (
     dpixels_of,
     find_tiles,
     read_tile,
+    release,
 )
 
 FORMAT = "tessera-embedding/1"
@@ -130,8 +131,9 @@ def _embed_tile(job: _Job, meter: Meter, report: Report) -> None:
             report.fidelity.append(fidelity)
         return
     rows = np.flatnonzero(tile.region)
-    fidelity = job.gauge.measure(_some(tile, rows))
-    if fidelity is not None:
+    fidelity = None
+    if job.checkpoint.encoder.precision != "float32":
+        fidelity = job.gauge.measure(_some(tile, rows))
         report.fidelity.append(fidelity)
         say(f"{job.ref.key}: {fidelity_text([fidelity])}")
     layers = TileLayers(
@@ -204,9 +206,13 @@ def _finished(job: _Job, origin: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _some(tile: Tile, rows: Any) -> DPixels:
-    """Return d-pixels spread over the tile, for its fidelity."""
-    few = rows[np.linspace(0, len(rows) - 1, min(len(rows), FIDELITY_DPIXELS)).astype(np.int64)]
-    return dpixels_of(tile, np.unique(few), first_id=0)
+    """Return d-pixels from four places of the tile, for its fidelity: side by side, few pages."""
+    each = FIDELITY_DPIXELS // 4
+    starts = np.linspace(0, max(0, len(rows) - each), 4).astype(np.int64)
+    few = np.unique([rows[start : start + each] for start in starts])
+    found = dpixels_of(tile, few, first_id=0)
+    release(tile)
+    return found
 
 
 @contextmanager

@@ -38,12 +38,11 @@ def embed_points(checkpoint: Checkpoint, points: Path, out: Path, options: Optio
             mend="Name a Parquet file; a folder is for --tiles.",
         )
     table, report = open_points(points), Report(str(out))
-    first = next(table.blocks())[1]
-    few = first.take(np.arange(min(len(first), FIDELITY_DPIXELS)))
-    fidelity = FidelityGauge(checkpoint.encoder).measure(few)
-    if fidelity is not None:
-        report.fidelity.append(fidelity)
-        say(fidelity_text([fidelity]))
+    if checkpoint.encoder.precision != "float32":
+        first = next(table.blocks())[1]
+        few = first.take(np.arange(min(len(first), FIDELITY_DPIXELS)))
+        report.fidelity.append(FidelityGauge(checkpoint.encoder).measure(few))
+        say(fidelity_text(report.fidelity))
     meter = Meter("embed", len(table))
     found = table.blocks() if options.force else check_points(table)
     blocks = embed_blocks(checkpoint.encoder, found, workers=options.workers)

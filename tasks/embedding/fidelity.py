@@ -29,14 +29,12 @@ class FidelityGauge:
         encoder = self._encoder
         return Encoder(encoder.model, encoder.normalisation, encoder.ladder)
 
-    def measure(self, dpixels: DPixels) -> Fidelity | None:
-        """Return the fidelity on these d-pixels, on one thread; ``None`` for float32 itself.
+    def measure(self, dpixels: DPixels) -> Fidelity:
+        """Return the fidelity on these d-pixels, computed on one thread.
 
         Raises:
             DataError: The mean is below ``MIN_FIDELITY``.
         """
-        if self._encoder.precision == "float32":
-            return None
         ours, exact = (
             next(embed_blocks(encoder, [(np.arange(len(dpixels)), dpixels)], workers=1)).embedding
             for encoder in (self._encoder, self._exact)
