@@ -121,9 +121,7 @@ def read_checkpoint(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
-        if not (folder / name).is_file():
-            raise ValueError(f"expected a checkpoint folder with {name}, got {folder}")
+    require_complete(folder)
     if expect_digest is not None and (found := checkpoint_digest(folder)) != expect_digest:
         raise ValueError(f"{folder}: expected digest {expect_digest}, got {found}")
     config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="ascii"))
@@ -132,6 +130,17 @@ def read_checkpoint(
         return load_file(folder / WEIGHTS_FILE), config
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS_FILE}: expected safetensors, got: {error}") from error
+
+
+def require_complete(folder: Path) -> None:
+    """Refuse a folder that lacks a file of a checkpoint.
+
+    Raises:
+        ValueError: naming the file and the folder.
+    """
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        if not (folder / name).is_file():
+            raise ValueError(f"expected a checkpoint folder with {name}, got {folder}")
 
 
 def checkpoint_digest(folder: Path) -> str:

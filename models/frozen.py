@@ -111,7 +111,9 @@ class FrozenLayer:
                 bias = log_copies.to(q.dtype).expand(1, 1, run.length, run.length)
             found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
             mixed[run.tokens] = found.transpose(1, 2).flatten(0, 1)
-        mixed[runs[-1][0].tokens.stop :] = 0  # idle tokens: finite, so that no range is spoilt
+        mixed[runs[-1][0].tokens.stop :] = (
+            0  # idle tokens: a NaN among them would move the zero point of all
+        )
         return mixed.flatten(1)
 
 

@@ -119,8 +119,8 @@ def quantize_activation(
 ) -> tuple[UInt8[Tensor, "token in"], Float32[Tensor, "token 1"], int]:
     """Return codes, a scale for each token, and the zero point of all: x ~ (codes - zero) * scale.
 
-    Off by at most half a scale. Where nothing is negative, as behind a ReLU, the zero point is 0 and
-    all 255 steps are used; else it is 128 and 127 steps reach either way.
+    Off by at most half a scale. Where no token is negative, as behind a ReLU, the zero point is 0
+    and all 255 steps are used; else it is 128 and 127 steps reach either way.
     """
     tiny = torch.finfo(torch.float32).tiny
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)

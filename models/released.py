@@ -43,7 +43,7 @@ _DEFAULT_ARGS = {
 }
 _MAX_SEQ_LEN = 256
 _LARGEST = {**dict.fromkeys(_SIZES, 1 << 16), "num_layers": 256}
-"""Above any model: a damaged number must not cost the memory and time that it asks for."""
+"""Above any model: a damaged number is refused as such, and not by a list of missing tensors."""
 
 
 def read_released(path: Path) -> Student | Teacher:
@@ -76,7 +76,7 @@ def _unpickle(path: Path) -> Any:
     """Return the content of a file, refusing all that is not a tensor or a plain value."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -132,7 +132,7 @@ def _student_config(args: object) -> StudentConfig:
     qk_norm, dims = known["enable_qk_norm"], known["matryoshka_dims"]
     if not isinstance(qk_norm, bool):
         raise ValueError(f"enable_qk_norm: expected True or False, got {qk_norm!r}")
-    if not isinstance(dims, str) or not re.fullmatch(r"\d{1,6}(,\d{1,6})*", dims):
+    if not isinstance(dims, str) or not re.fullmatch(r"\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*", dims):
         raise ValueError(f"matryoshka_dims: expected numbers as in '16,32', got {dims!r}")
     prefixes = tuple(map(int, dims.split(",")))
     return StudentConfig(**_sizes(known), prefixes=prefixes, qk_norm=qk_norm)

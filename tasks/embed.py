@@ -61,11 +61,12 @@ def embed_tiles(checkpoint: Checkpoint, tiles: Path, out: Path, options: Options
     check_dim(checkpoint, options)
     refs, report = find_tiles(tiles), Report(str(out))
     with _only_writer(out):
-        meter = Meter("embed", sum(_num_pixels(ref) for ref in refs))
+        sizes = [_num_pixels(ref) for ref in refs]
+        meter = Meter("embed", sum(sizes))
         report.failed |= folders_without_tile(tiles, refs)
         gauge, end = FidelityGauge(checkpoint.encoder), 0
-        for ref in refs:
-            end += _num_pixels(ref)
+        for ref, num_pixels in zip(refs, sizes, strict=True):
+            end += num_pixels
             try:
                 _embed_tile(_Job(checkpoint, ref, tiles, out, options, gauge), meter, report)
             except (TesseraError, OSError, ValueError) as error:
@@ -108,10 +109,11 @@ class _Job:
         }
 
     def identity(self, origin: dict[str, Any]) -> str:
-        """Digest everything that the bytes of an unfinished output depend on, to the last bit."""
+        """Digest what an unfinished output depends on: its two halves must fit to the last bit."""
         encoder = self.checkpoint.encoder
         here = {
             "device": encoder.device.type,
+            "torch": str(torch.__version__),
             "processor": torch.backends.cpu.get_cpu_capability(),
             "largest_code": largest_weight_code() if encoder.precision == "int8" else None,
             "forced": self.options.force,
@@ -127,14 +129,13 @@ def _embed_tile(job: _Job, meter: Meter, report: Report) -> None:
     origin = job.origin()
     if finished := _finished(job, origin):
         report.kept.append(job.ref.key)
-        if fidelity := finished.get("fidelity"):
-            report.fidelity.append(fidelity)
+        if (known := finished.get("fidelity")) is not None:
+            report.fidelity[job.ref.key] = known
         return
     rows = np.flatnonzero(tile.region)
     fidelity = None
     if job.checkpoint.encoder.precision != "float32":
         fidelity = job.gauge.measure(_some(tile, rows))
-        report.fidelity.append(fidelity)
         say(f"{job.ref.key}: {fidelity_text([fidelity])}")
     layers = TileLayers(
         job.out / _WORK / job.ref.key,
@@ -152,6 +153,8 @@ def _embed_tile(job: _Job, meter: Meter, report: Report) -> None:
     facts = origin | _description(tile) | {"forced": job.options.force, "fidelity": fidelity}
     _publish(job, layers, facts)
     report.embedded.append(job.ref.key)
+    if fidelity is not None:
+        report.fidelity[job.ref.key] = fidelity
 
 
 def _checked_blocks(job: _Job, tile: Tile, rows: Any, start: int) -> Iterator[tuple[Any, DPixels]]:

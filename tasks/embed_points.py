@@ -41,8 +41,8 @@ def embed_points(checkpoint: Checkpoint, points: Path, out: Path, options: Optio
     if checkpoint.encoder.precision != "float32":
         first = next(table.blocks())[1]
         few = first.take(np.arange(min(len(first), FIDELITY_DPIXELS)))
-        report.fidelity.append(FidelityGauge(checkpoint.encoder).measure(few))
-        say(fidelity_text(report.fidelity))
+        report.fidelity[points.name] = FidelityGauge(checkpoint.encoder).measure(few)
+        say(fidelity_text(report.fidelity.values()))
     meter = Meter("embed", len(table))
     found = table.blocks() if options.force else check_points(table)
     blocks = embed_blocks(checkpoint.encoder, found, workers=options.workers)

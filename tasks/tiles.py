@@ -214,8 +214,8 @@ def _load(ref: TileRef, name: str) -> Array:
     path = ref.folder / name
     try:
         array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, OverflowError, TokenError) as error:
-        raise DataError(  # the latter two: a damaged header
+    except (OSError, ValueError, EOFError, OverflowError, SyntaxError, TokenError) as error:
+        raise DataError(  # the last three: a damaged header
             f"a readable {name}",
             found=str(error) if path.exists() else "no such file",
             where=f"tile {ref.key}",

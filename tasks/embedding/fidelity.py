@@ -1,5 +1,6 @@
 """How near a coarser precision comes to float32, measured on the user's own pixels."""
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -62,7 +63,7 @@ def cosine_of(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return cosine
 
 
-def fidelity_text(found: list[Fidelity]) -> str:
+def fidelity_text(found: Iterable[Fidelity]) -> str:
     """Return a line for people about one or more tiles."""
     measured = [one for one in found if one]
     if not measured:

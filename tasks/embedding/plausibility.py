@@ -29,6 +29,7 @@ _MIN_DATES = 30  # as many as a year of one satellite without its twin
 _BLUE = S2_BANDS.index("B02")
 _MAX_BLUE_RATIO = 1.5  # clouds are brighter than ground; over snow the two are about equal
 _MIN_SHARE = 0.05  # of observations, for a median to mean something
+_MAX_BLANK_SHARE = 0.05  # of what is marked clear; a black pixel in all ten bands is rare
 _MAX_ORDER_GAIN = 0.05  # two bands exchanged give 0.09 and more, real tiles less than 0.01
 _SATURATED = np.iinfo(np.int16).max  # 56 dB: nothing on the ground scatters like that
 _RADAR_CODES = f"radar codes (dB + 50) * 200 in 0..{_SATURATED - 1}"
@@ -43,7 +44,9 @@ def check_tile(tile: Tile) -> None:
     if not tile.region.any():
         return
     bands, clear, imaged = _sample(tile)
+    _check_shares(tile, clear, imaged)
     _check_masks(tile, bands[imaged][:, _BLUE], clear[imaged])
+    _check_blanks(tile, clear, imaged)
     order, gain = best_order(land_of(bands[clear].astype(np.float64)))
     if gain > _MAX_ORDER_GAIN:
         raise _refusal(
@@ -135,16 +138,22 @@ def _record(folder: Path, root: Path) -> dict[str, Any]:
     return {}
 
 
-def _check_masks(tile: Tile, blue: Array, clear: Array) -> None:
-    """Judge the masks by the observations that are no fill of zeros."""
-    share = float(clear.mean()) if clear.size else math.nan
-    if share in (0.0, 1.0) and len(tile.bands) >= _MIN_DATES:
+def _check_shares(tile: Tile, clear: Array, imaged: Array) -> None:
+    """Refuse a year whose observations are all called clear, or all cloudy."""
+    num_dates = int(imaged.any(axis=1).sum())
+    if num_dates >= _MIN_DATES and (clear.all() or not clear[imaged].any()):
+        word = "clear" if clear.all() else "cloudy"
         raise _refusal(
             tile,
             OPTICAL[1],
             expected="clear and cloudy dates in a year",
-            found=f"all {len(tile.bands)} dates {'clear' if share else 'cloudy'}",
+            found=f"all {num_dates} dates {word}",
         )
+
+
+def _check_masks(tile: Tile, blue: Array, clear: Array) -> None:
+    """Refuse masks that call the brighter observations clear; fill of zeros is left out."""
+    share = float(clear.mean()) if clear.size else math.nan
     if _MIN_SHARE < share < 1 - _MIN_SHARE:
         ratio = float(np.median(blue[clear])) / max(1.0, float(np.median(blue[~clear])))
         if ratio > _MAX_BLUE_RATIO:
@@ -154,6 +163,17 @@ def _check_masks(tile: Tile, blue: Array, clear: Array) -> None:
                 expected="1 where it is clear",
                 found=f"what is marked clear is {ratio:.1f} times as bright as what is not: inverted",
             )
+
+
+def _check_blanks(tile: Tile, clear: Array, imaged: Array) -> None:
+    """Refuse zeros that the masks call clear: they would be encoded as a black surface."""
+    if clear.any() and float((clear & ~imaged).sum()) > _MAX_BLANK_SHARE * float(clear.sum()):
+        raise _refusal(
+            tile,
+            OPTICAL[0],
+            expected="reflectance where the masks say clear",
+            found=f"only zeros in {float((clear & ~imaged).sum() / clear.sum()):.0%} of it",
+        )
 
 
 def _is_no_code(codes: Array) -> Array:
@@ -172,7 +192,8 @@ def _sample(tile: Tile) -> tuple[Array, Array, Array]:
     """
     region = tile.region.reshape(-1)
     inside, last = np.flatnonzero(region), max(0, region.size - _SPAN_PX)
-    starts = sorted({min(int(inside[at]), last) for at in (0, len(inside) // 2, -1)})
+    ends = (inside[0], inside[len(inside) // 2], inside[-1] - _SPAN_PX + 1)
+    starts = sorted({min(max(0, int(start)), last) for start in ends})
     spans = [slice(start, start + _SPAN_PX) for start in starts]
     bands, valid = (
         np.concatenate([_flat(array)[:, span][:, region[span]] for span in spans], axis=1)

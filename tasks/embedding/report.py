@@ -38,8 +38,8 @@ class Report:
     """D-pixels without any observation: no data."""
     tokens: int = 0
     seconds: float = 0.0
-    fidelity: list[Fidelity] = field(default_factory=list)
-    """Of each tile; empty for float32 itself."""
+    fidelity: dict[str, Fidelity] = field(default_factory=dict)
+    """Of each tile that is done, or of the table; empty for float32 itself."""
 
     def count(self, block: Embedded, meter: Meter) -> Embedded:
         """Take note of a block, and move the progress bar; return the block."""
@@ -57,7 +57,7 @@ class Report:
             f"{self.dpixels / max(self.seconds, 1e-9):,.0f} d-pixels/s",
         ]
         if self.fidelity:
-            lines.append(fidelity_text(self.fidelity))
+            lines.append(fidelity_text(self.fidelity.values()))
         lines += [f"FAILED {key}: {reason}" for key, reason in self.failed.items()]
         return "\n".join([*lines, f"See {self.out}"])
 

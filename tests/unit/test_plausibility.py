@@ -109,6 +109,26 @@ def test_pixels_outside_the_region_are_not_judged(
     _check_all(_opened(folder))
 
 
+def test_clouds_stored_as_zeros_are_accepted(real: dict[str, np.ndarray], tmp_path: Path) -> None:
+    real["bands"][real["masks"] == 0] = 0
+    _check_all(_opened(write_arrays(tmp_path / "be", real)))
+
+
+@pytest.mark.parametrize("clear", [0, 1])
+def test_few_imaged_dates_among_many_are_accepted(clear: int, tmp_path: Path) -> None:
+    arrays = tile_arrays(dates=40)
+    arrays["bands"][3:], arrays["masks"][:] = 0, 0
+    arrays["masks"][:3] = clear
+    _check_all(_opened(write_arrays(tmp_path / "a", arrays)))
+
+
+def test_zeros_that_the_masks_call_clear_are_refused(tmp_path: Path) -> None:
+    arrays = tile_arrays()
+    arrays["bands"][:] = 0
+    with pytest.raises(DataError, match=r"bands\.npy of tile a.*found only zeros in 100% of it"):
+        _check_all(_opened(write_arrays(tmp_path / "a", arrays)))
+
+
 def test_year_without_a_clear_observation_is_refused(tmp_path: Path) -> None:
     arrays = tile_arrays(dates=40)
     arrays["masks"][:] = 0

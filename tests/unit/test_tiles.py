@@ -176,9 +176,10 @@ def test_real_tile_is_read(shared_data: Path) -> None:
         b"{'descr': '<u2', 'fortran_order': False, 'shape': (8, 5, 6",
         b"{'descr': '<u2', 'fortran_order': False, 'shape': (8, -5, 6, 10), }",
         b"{'descr': '<u2', 'fortran_order': False, 'shape': (99999999999, 5, 6, 10), }",
+        b"{'descr': ',u2', 'fortran_order': False, 'shape': (8, 5, 6, 10), }",
         b"{'descr': '|O', 'fortran_order': False, 'shape': (8, 5, 6, 10), }",
     ],
-    ids=["cut", "negative", "absurd", "objects"],
+    ids=["cut", "negative", "absurd", "type", "objects"],
 )
 def test_damaged_header_is_refused_by_tile_and_file(header: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "a"

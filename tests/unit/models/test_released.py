@@ -85,6 +85,14 @@ def test_student_without_arguments_has_the_released_defaults(tmp_path: Path) -> 
     assert read_released(tmp_path / "m.pt").config == student.config
 
 
+def test_blanks_between_prefixes_are_legal(tmp_path: Path) -> None:
+    write_released(tmp_path / "m.pt", _models()[0])
+    content = torch.load(tmp_path / "m.pt")
+    content["args"]["matryoshka_dims"] = "16, 32,64 ,128"
+    torch.save(content, tmp_path / "m.pt")
+    assert read_released(tmp_path / "m.pt").config == _models()[0].config
+
+
 def test_unknown_or_missing_argument_is_refused(tmp_path: Path) -> None:
     write_released(tmp_path / "m.pt", _models()[0])
     content = torch.load(tmp_path / "m.pt")
