@@ -17,6 +17,8 @@ from tasks.ingest import Catalogue, make_catalogue
 from tasks.params import read_params
 from tasks.validate import judge_archive
 
+pytestmark = pytest.mark.slow
+
 Array = np.ndarray[Any, Any]
 Found = dict[str, set[tuple[str, str, str]]]
 

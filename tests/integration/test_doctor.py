@@ -62,6 +62,7 @@ def test_changed_data_is_noticed(project: Workspace) -> None:
     assert doctor.check_data(project).state == "warn"
 
 
+@pytest.mark.slow
 def test_a_remote_that_does_not_answer_is_a_failure(project: Workspace) -> None:
     # A port on this machine at which nobody listens.
     for command in (

@@ -25,6 +25,8 @@ from tests.embedding import (
 from tests.project import CRASH, REPOSITORY, environment
 from tests.unit.test_points import few_rows, write_rows
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"height": 5, "width": 6}
 
 
@@ -68,7 +70,6 @@ WRITES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at", range(1, len(WRITES) + 1), ids=lambda at: f"{at}-{WRITES[at - 1]}")
 def test_killed_run_is_finished_by_a_rerun_with_the_same_bytes(
     at: int,
@@ -92,7 +93,6 @@ def test_killed_run_is_finished_by_a_rerun_with_the_same_bytes(
     assert not (out / ".unfinished").exists()
 
 
-@pytest.mark.slow
 def test_killed_int8_run_is_finished_with_the_same_bytes_and_fidelity(
     killable: Path, student: Path, tmp_path: Path
 ) -> None:
@@ -107,7 +107,6 @@ def test_killed_int8_run_is_finished_with_the_same_bytes_and_fidelity(
     assert products(tmp_path / "out") == products(tmp_path / "whole")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", ["--dim", "checkpoint", "input"])
 def test_unfinished_tile_starts_anew_when_something_has_changed(
     change: str, killable: Path, student: Path, tmp_path: Path
@@ -131,7 +130,6 @@ def test_unfinished_tile_starts_anew_when_something_has_changed(
     assert products(out) == products(tmp_path / "new")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("write", ["journal.json", "a.npy", "a_observations.npy", "a.json"])
 def test_killed_run_over_older_output_leaves_no_record_that_does_not_hold(
     write: str, killable: Path, student: Path, tmp_path: Path

@@ -219,6 +219,7 @@ def start(workspace: Workspace) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
+@pytest.mark.slow
 def test_two_promoters_at_once_make_one_version(workspace: Workspace) -> None:
     stand(workspace, 1.0, 0.5)
     both = [start(workspace), start(workspace)]

@@ -16,6 +16,8 @@ from tasks.tracking import open_client
 from tasks.workspace import Workspace
 from tests.promotion import make_scores, staged, stand
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 
 

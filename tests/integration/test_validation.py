@@ -328,6 +328,7 @@ def test_bands_exchanged_between_two_tiles_do_not_fit_their_radar(
     assert {("2022/0_0_40_40", "radar_fits_images")} <= found
 
 
+@pytest.mark.slow
 def test_either_orbit_may_be_absent_but_not_both(simulated: Path, tmp_path: Path) -> None:
     tiles = shutil.copytree(simulated, tmp_path / "archive") / "tiles" / "2022"
     remove(f"{ASC}.npy", f"{ASC}_doy.npy")(tiles / "0_0_40_40")
