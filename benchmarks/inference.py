@@ -1,6 +1,6 @@
 """Measure inference against the released procedure: same pixels, same weights, in one run.
 
-    python -m benchmarks.inference                 everything, about a quarter of an hour
+    python -m benchmarks.inference                 everything, about half an hour
     python -m benchmarks.inference --only curve    one part: tile, growth, cores, memory, curve
 
 Figures are CPU time of one thread unless they say otherwise, taken in turn, and compared as ratios:

@@ -121,7 +121,7 @@ def read_checkpoint(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    require_complete(folder)
+    _require_complete(folder)
     if expect_digest is not None and (found := checkpoint_digest(folder)) != expect_digest:
         raise ValueError(f"{folder}: expected digest {expect_digest}, got {found}")
     config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="ascii"))
@@ -132,19 +132,13 @@ def read_checkpoint(
         raise ValueError(f"{folder / WEIGHTS_FILE}: expected safetensors, got: {error}") from error
 
 
-def require_complete(folder: Path) -> None:
-    """Refuse a folder that lacks a file of a checkpoint.
+def checkpoint_digest(folder: Path) -> str:
+    """Return the hex sha256 over the sha256 of the weights, then that of the config.
 
     Raises:
-        ValueError: naming the file and the folder.
+        ValueError: if a file is missing.
     """
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
-        if not (folder / name).is_file():
-            raise ValueError(f"expected a checkpoint folder with {name}, got {folder}")
-
-
-def checkpoint_digest(folder: Path) -> str:
-    """Return the hex sha256 over the sha256 of the weights, then that of the config."""
+    _require_complete(folder)
     digest = hashlib.sha256()
     for name in (WEIGHTS_FILE, CONFIG_FILE):
         with (folder / name).open("rb") as file:
@@ -265,6 +259,12 @@ def check_config(config: Mapping[str, Any]) -> None:
     _expect("prefixes", list(config["prefixes"]), list(usable_prefixes(architecture)))
     normalisation_of(config)
     ladder_of(config)
+
+
+def _require_complete(folder: Path) -> None:
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        if not (folder / name).is_file():
+            raise ValueError(f"expected a checkpoint folder with {name}, got {folder}")
 
 
 def _expect(field: str, found: object, expected: object) -> None:

@@ -52,9 +52,9 @@ class Observations:
 
 
 TYPICAL = Observations(num_s2=63, num_s1=110)
-"""The mean d-pixel of the planet's land: 173 observations a year, as dClimate states for its global run of TESSERA.
+"""The mean d-pixel of the planet's land: 173 observations a year.
 
-Decision: 63 to 110 between the sensors, which the statement leaves open.
+Source: dClimate's account of its global run of TESSERA. Decision: 63 to 110 between the sensors, which the statement leaves open.
 """
 
 

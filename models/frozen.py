@@ -111,9 +111,8 @@ class FrozenLayer:
                 bias = log_copies.to(q.dtype).expand(1, 1, run.length, run.length)
             found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
             mixed[run.tokens] = found.transpose(1, 2).flatten(0, 1)
-        mixed[runs[-1][0].tokens.stop :] = (
-            0  # idle tokens: a NaN among them would move the zero point of all
-        )
+        # Idle tokens: a NaN among them would move the int8 zero point of all.
+        mixed[runs[-1][0].tokens.stop :] = 0
         return mixed.flatten(1)
 
 

@@ -26,6 +26,11 @@ def check_precision(precision: Precision, device: torch.device) -> None:
     Raises:
         ValueError: with the reason and what to use instead.
     """
+    if str(precision) == "float16":
+        raise ValueError(
+            "float16 is not offered: most processors only emulate it, and activations of models "
+            "trained in bfloat16 overflow in it. Use float32, int8, or bfloat16 on a GPU."
+        )
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "int8" and device.type != "cpu":

@@ -78,7 +78,7 @@ def _unpickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # a damaged file makes the reader raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path}: expected tensors and plain values only, got: {reason}"
@@ -147,10 +147,8 @@ def _teacher_config(arch: object) -> TeacherConfig:
 
 def _arguments(args: object, known: set[str], optional: set[str]) -> Mapping[str, Any]:
     given = _mapping("architecture arguments", args)
-    unknown, missing = (
-        sorted(map(str, given.keys() - known)),
-        sorted(known - optional - given.keys()),
-    )
+    unknown = sorted(map(str, given.keys() - known))
+    missing = sorted(known - optional - given.keys())
     if unknown or missing:
         raise ValueError(f"architecture arguments: unknown {unknown}, missing {missing}")
     return given
@@ -167,11 +165,9 @@ def _sizes(args: Mapping[str, Any]) -> dict[str, int]:
 
 def _build(architecture: StudentConfig | TeacherConfig, state: object) -> Student | Teacher:
     tensors = _mapping("weights", state)
-    odd = sorted(
-        str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)
-    )
-    if odd:
-        raise ValueError(f"weights: expected tensors, got others: {', '.join(odd)}")
+    others = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise ValueError(f"weights: expected tensors, got others: {', '.join(sorted(others))}")
     kind = "student" if isinstance(architecture, StudentConfig) else "teacher"
     config = checkpoint_config(
         architecture,

@@ -22,7 +22,6 @@ from models.checkpoint import (
     ladder_of,
     normalisation_of,
     read_checkpoint,
-    require_complete,
     usable_prefixes,
 )
 from models.encode import Encoder
@@ -97,7 +96,6 @@ def open_checkpoint(
             )
     path, place = Path(source), _device(device)
     if path.is_dir():
-        require_complete(path)
         digest = checkpoint_digest(path)
         state, config = read_checkpoint(path)
         model = build(config, state)

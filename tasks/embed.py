@@ -135,7 +135,7 @@ def _embed_tile(job: _Job, meter: Meter, report: Report) -> None:
     rows = np.flatnonzero(tile.region)
     fidelity = None
     if job.checkpoint.encoder.precision != "float32":
-        fidelity = job.gauge.measure(_some(tile, rows))
+        fidelity = job.gauge.measure(_fidelity_sample(tile, rows))
         say(f"{job.ref.key}: {fidelity_text([fidelity])}")
     layers = TileLayers(
         job.out / _WORK / job.ref.key,
@@ -208,8 +208,8 @@ def _finished(job: _Job, origin: dict[str, Any]) -> dict[str, Any] | None:
     return known if same and allowed and whole else None
 
 
-def _some(tile: Tile, rows: Any) -> DPixels:
-    """Return d-pixels from four places of the tile, for its fidelity: side by side, few pages."""
+def _fidelity_sample(tile: Tile, rows: Any) -> DPixels:
+    """Return d-pixels from four places of the tile, side by side there: few pages are read."""
     each = FIDELITY_DPIXELS // 4
     starts = np.linspace(0, max(0, len(rows) - each), 4).astype(np.int64)
     few = np.unique([rows[start : start + each] for start in starts])

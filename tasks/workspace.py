@@ -19,6 +19,7 @@ QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
     "DVC_NO_ANALYTICS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     # Checkpoints are safetensors; a registry entry that needs unpickling is not ours.
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

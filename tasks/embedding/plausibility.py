@@ -6,7 +6,6 @@ archives are judged by ``validate``. ``--force`` of ``tessera embed`` leaves the
 """
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from tasks.validation.band_order import best_order, land_of
 SOURCE = "source.json"
 """Optional record in a tile folder, or above it, of the archive that the data come from."""
 
-_SPAN_PX = 1024  # of three spans: first, middle and last pixels
+_SPAN_PX = 1024  # of three spans: first, middle and last pixels of the region
 _MIN_DATES = 30  # as many as a year of one satellite without its twin
 _BLUE = S2_BANDS.index("B02")
 _MAX_BLUE_RATIO = 1.5  # clouds are brighter than ground; over snow the two are about equal
@@ -39,7 +38,8 @@ def check_tile(tile: Tile) -> None:
     """Look at some of a tile's pixels.
 
     Raises:
-        DataError: The masks cannot mean "1 is clear", or the bands are in another order.
+        DataError: The masks cannot mean "1 is clear", they call zeros clear, or the bands are in
+            another order.
     """
     if not tile.region.any():
         return
@@ -153,7 +153,7 @@ def _check_shares(tile: Tile, clear: Array, imaged: Array) -> None:
 
 def _check_masks(tile: Tile, blue: Array, clear: Array) -> None:
     """Refuse masks that call the brighter observations clear; fill of zeros is left out."""
-    share = float(clear.mean()) if clear.size else math.nan
+    share = float(clear.mean()) if clear.size else 0.0
     if _MIN_SHARE < share < 1 - _MIN_SHARE:
         ratio = float(np.median(blue[clear])) / max(1.0, float(np.median(blue[~clear])))
         if ratio > _MAX_BLUE_RATIO:
@@ -167,12 +167,13 @@ def _check_masks(tile: Tile, blue: Array, clear: Array) -> None:
 
 def _check_blanks(tile: Tile, clear: Array, imaged: Array) -> None:
     """Refuse zeros that the masks call clear: they would be encoded as a black surface."""
-    if clear.any() and float((clear & ~imaged).sum()) > _MAX_BLANK_SHARE * float(clear.sum()):
+    share = float(np.mean(~imaged[clear])) if clear.any() else 0.0
+    if share > _MAX_BLANK_SHARE:
         raise _refusal(
             tile,
             OPTICAL[0],
             expected="reflectance where the masks say clear",
-            found=f"only zeros in {float((clear & ~imaged).sum() / clear.sum()):.0%} of it",
+            found=f"only zeros in {share:.0%} of it",
         )
 
 
@@ -192,8 +193,8 @@ def _sample(tile: Tile) -> tuple[Array, Array, Array]:
     """
     region = tile.region.reshape(-1)
     inside, last = np.flatnonzero(region), max(0, region.size - _SPAN_PX)
-    ends = (inside[0], inside[len(inside) // 2], inside[-1] - _SPAN_PX + 1)
-    starts = sorted({min(max(0, int(start)), last) for start in ends})
+    places = (inside[0], inside[len(inside) // 2], inside[-1] - _SPAN_PX + 1)
+    starts = sorted({min(max(0, int(place)), last) for place in places})
     spans = [slice(start, start + _SPAN_PX) for start in starts]
     bands, valid = (
         np.concatenate([_flat(array)[:, span][:, region[span]] for span in spans], axis=1)

@@ -21,7 +21,7 @@ from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series, offsets_of
 from models.quantize import quantize
 from tasks.embedding.blocks import BLOCK_DPIXELS, Block, Embedded
-from tasks.embedding.tile_layers import check_codes
+from tasks.embedding.codes import check_codes
 from tasks.errors import DataError
 
 _STREAMS = {

@@ -20,7 +20,8 @@ from models.student import Student
 from models.teacher import Teacher
 from tasks.checkpoints import open_checkpoint
 from tasks.embedding.blocks import Embedded, embed_pixels
-from tasks.embedding.tile_layers import TileLayers, check_codes
+from tasks.embedding.codes import check_codes
+from tasks.embedding.tile_layers import TileLayers
 from tasks.errors import DataError, DigestMismatch
 from tasks.evaluate import evaluate
 from tasks.export import export
@@ -305,7 +306,7 @@ def good_block() -> tuple[Array, Array, Embedded]:
     return codes, scales, Embedded(rows, np.zeros((4, 128), np.float32), counts)
 
 
-def test_impossible_scale_is_refused_with_tile_and_pixel() -> None:
+def test_impossible_scale_is_refused_with_its_place() -> None:
     codes, scales, block = good_block()
     check_codes(codes, scales, block, "pixel {}".format)
     scales[2] = 0.5

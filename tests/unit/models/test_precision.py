@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -157,9 +158,14 @@ def test_int8_away_from_a_cpu_is_refused() -> None:
         check_precision("int8", torch.device("cuda"))
 
 
+def test_float16_is_refused_with_the_reason() -> None:
+    with pytest.raises(ValueError, match=r"only emulate it.*overflow"):
+        check_precision(cast(Precision, "float16"), CPU)
+
+
 def test_unknown_precision_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="float16"):
-        check_precision("float16", CPU)  # type: ignore[arg-type] # as a user might write it
+    with pytest.raises(ValueError, match="got 'int4'"):
+        check_precision("int4", CPU)  # type: ignore[arg-type] # as a user might write it
 
 
 @pytest.mark.skipif(not has_bfloat16(CPU), reason="this processor only emulates bfloat16")
