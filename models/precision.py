@@ -29,7 +29,7 @@ def check_precision(precision: Precision, device: torch.device) -> None:
     if str(precision) == "float16":
         raise ValueError(
             "float16 is not offered: most processors only emulate it, and activations of models "
-            "trained in bfloat16 overflow in it. Use float32, int8, or bfloat16 on a GPU."
+            "trained in bfloat16 overflow in it. Use float32, int8, or bfloat16 on a GPU"
         )
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -40,7 +40,7 @@ def check_precision(precision: Precision, device: torch.device) -> None:
     if precision == "bfloat16" and not has_bfloat16(device):
         raise ValueError(
             f"bfloat16 is only emulated on this {device.type} (no AVX512-BF16 or AMX units): "
-            "slower than float32 and less exact. Use float32 or int8."
+            "slower than float32 and less exact. Use float32 or int8"
         )
 
 
