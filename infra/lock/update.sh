@@ -1,12 +1,15 @@
 #!/bin/sh
 # Resolve requirements.in into the three lock files. Needs uv; run by maintainers, never by users.
 # Two resolutions: with the CPU build of torch (found through TORCH_WHEELS, a folder that holds it)
-# and with the index's build; what only the second needs goes to torch-cuda.txt.
+# and with the index's build; what only the second needs goes to torch-cuda.txt. What is pinned stays
+# as it is unless requirements.in asks for another version.
 set -eu
 cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 compile() { uv pip compile requirements.in --python-version 3.11 --generate-hashes --no-annotate --no-header -q "$@"; }
+cat requirements.txt torch-cpu.txt > "$work/cpu.txt"
+cat requirements.txt torch-cuda.txt > "$work/cuda.txt"
 UV_FIND_LINKS="${TORCH_WHEELS:?set TORCH_WHEELS to a folder with the CPU build of torch}" compile -o "$work/cpu.txt"
 compile -o "$work/cuda.txt"
 python3 - "$work" <<'PYTHON'
