@@ -21,7 +21,7 @@ from models.bands import Normalisation, normalise
 from models.dpixel import DPixels, Series, offsets_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Int64, Integer
+    from jaxtyping import Int64, Integer
 
 
 def ladder(step: int, largest: int) -> tuple[int, ...]:
@@ -108,14 +108,6 @@ def fill_positions(counts: Integer[np.ndarray, " n"], bucket: int) -> Int64[np.n
     distinct, which = np.unique(np.asarray(counts), return_inverse=True)
     rules = [resample_indices(int(count), bucket) for count in distinct]
     return np.asarray(rules, dtype=np.int64).reshape(-1, bucket)[which]
-
-
-def gather(
-    series: Series, rows: Integer[np.ndarray, " n"], positions: Integer[np.ndarray, "n slot"]
-) -> tuple[Float32[np.ndarray, "n slot band"], Float32[np.ndarray, "n slot"]]:
-    """Return the observations at these positions within these rows, as float32 values and days."""
-    index = series.offsets[rows][:, None] + positions
-    return series.values[index].astype(np.float32, copy=False), series.doy[index].astype(np.float32)
 
 
 def normalised_s2(dpixels: DPixels, normalisation: Normalisation) -> Series:

@@ -72,6 +72,12 @@ class Series:
         index = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
         return Series(self.values[index], self.doy[index], offsets)
 
+    def slice(self, start: int, stop: int) -> "Series":
+        """Return the d-pixels start to stop as views of the same memory."""
+        offsets = self.offsets[start : stop + 1]
+        inside = slice(int(offsets[0]), int(offsets[-1]))
+        return Series(self.values[inside], self.doy[inside], offsets - offsets[0])
+
 
 @dataclass(frozen=True, eq=False)
 class DPixels:
@@ -115,6 +121,15 @@ class DPixels:
         rows = np.asarray(rows, dtype=np.int64)
         return DPixels(
             self.pixel_id[rows], self.s2.take(rows), self.s1_asc.take(rows), self.s1_desc.take(rows)
+        )
+
+    def slice(self, start: int, stop: int) -> "DPixels":
+        """Return the d-pixels start to stop as views of the same memory."""
+        return DPixels(
+            self.pixel_id[start:stop],
+            self.s2.slice(start, stop),
+            self.s1_asc.slice(start, stop),
+            self.s1_desc.slice(start, stop),
         )
 
     @staticmethod

@@ -1,22 +1,31 @@
 """Run the frozen teacher once over the corpus and keep its embeddings as targets.
 
-Row i of ``targets-<n>.arrow`` belongs to row i of ``dpixels-<n>.arrow``, and both carry the pixel
-id, so a mismatch is found out when they are joined. The teacher sees all observations of a d-pixel,
-padded to the bucket ladder. Finished shards survive a crash.
+``targets-<n>.arrow`` has the rows of ``dpixels-<n>.arrow`` in the same blocks, and both carry the
+pixel id, so a mismatch is found out when they are joined. The teacher sees all observations of a
+d-pixel, padded to the bucket ladder. Memory holds a few blocks, and finished shards survive a crash.
 """
 
+import json
+import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from models.dpixel import DPixels
+from models.encode import Encoder
 from tasks.checkpoints import open_checkpoint
 from tasks.embedding.blocks import BLOCK_DPIXELS, Block, embed_blocks
+from tasks.files import sha256_of, write_json
 from tasks.params import Params
 from tasks.progress import track
-from tasks.shards import ShardSet, write_index, write_targets
+from tasks.shards.index import INDEX, write_index
+from tasks.shards.records import entry_of, entry_record
+from tasks.shards.rows import encode_targets, target_schema
+from tasks.shards.writer import ShardWriter
 from tasks.stage import Stage, run_stage, stage_main
+from tasks.streaming.corpus import Corpus, open_corpus
 from tasks.workspace import Workspace
 
 
@@ -26,19 +35,18 @@ def cache_targets(workspace: Workspace, params: Params) -> None:
 
     def body(stage: Stage) -> None:
         teacher = open_checkpoint(stage.parents["pretrain"], max_tokens=section.max_tokens).encoder
-        shards = ShardSet(stage.parents["pack"])
-        names = [entry.name.replace("dpixels", "targets") for entry in shards.entries]
-        for index, name in track(
+        corpus = _open_dpixels(stage)
+        names = [entry.name.replace("dpixels", "targets") for entry in corpus.index.shards]
+        for number, name in track(
             enumerate(names), label="teacher", total=len(names), unit="shards"
         ):
-            if not (stage.work / name).exists():
-                dpixels = shards.shard(index)
-                blocks = embed_blocks(teacher, _blocks(dpixels), workers=section.threads)
-                targets = np.concatenate([block.embedding for block in blocks])
-                write_targets(stage.work / name, np.asarray(dpixels.pixel_id), targets)
-            shutil.copyfile(stage.work / name, stage.build / name)
-        write_index(stage.build, names, {"dim": teacher.dim})
-        stage.counts |= {"targets": len(shards), "shards": len(names)}
+            path = stage.work / name
+            if not _record(path).exists():
+                write_targets(teacher, corpus, number, path, workers=section.threads)
+            _link(path, stage.build / name)
+        shards = [entry_of(json.loads(_record(stage.work / name).read_text())) for name in names]
+        write_index(stage.build, "targets", corpus.block_rows, shards, {"dim": teacher.dim})
+        stage.counts |= {"targets": len(corpus), "shards": len(names)}
 
     run_stage(
         "cache_targets",
@@ -49,10 +57,46 @@ def cache_targets(workspace: Workspace, params: Params) -> None:
     )
 
 
-def _blocks(dpixels: DPixels) -> Iterator[Block]:
-    for start in range(0, len(dpixels), BLOCK_DPIXELS):
-        rows = np.arange(start, min(start + BLOCK_DPIXELS, len(dpixels)))
-        yield rows, dpixels.take(rows)
+def write_targets(
+    teacher: Encoder, corpus: Corpus, number: int, path: Path, *, workers: int
+) -> None:
+    """Write the targets of one shard, and then the record that says that they are whole."""
+    schema, rows = target_schema(teacher.dim), corpus.block_rows
+    with ShardWriter(path, schema) as writer:
+        for group in embed_blocks(teacher, _groups(corpus, number), workers=workers):
+            ids = group.rows.view(np.uint64)
+            for at in range(0, len(ids), rows):
+                part = slice(at, at + rows)
+                writer.add(encode_targets(ids[part], group.embedding[part], schema))
+        entry = writer.finish()
+    write_json(_record(path), entry_record(entry, writer.blocks))
+
+
+def _groups(corpus: Corpus, number: int) -> Iterator[Block]:
+    """Yield the blocks of a shard under their pixel ids, a few together where they are small."""
+    blocks, together = corpus.blocks_of(number), max(1, BLOCK_DPIXELS // corpus.block_rows)
+    for at in range(0, len(blocks), together):
+        dpixels = DPixels.concatenate([corpus.dpixels(n) for n in blocks[at : at + together]])
+        corpus.store.release()
+        yield dpixels.pixel_id.view(np.int64), dpixels
+
+
+def _open_dpixels(stage: Stage) -> Corpus:
+    folder, elsewhere = stage.parents["pack"], stage.workspace.shards
+    where = f"{elsewhere}/pack" if elsewhere else str(folder)
+    return open_corpus(where, "dpixels", digest=sha256_of(folder / INDEX))
+
+
+def _record(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _link(made: Path, path: Path) -> None:
+    """Give a finished shard its place in the output without a second copy, where the disk can."""
+    try:
+        os.link(made, path)
+    except OSError:
+        shutil.copyfile(made, path)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from tasks.commands import embedding, pipeline, promotion
+from tasks.commands import acquisition, archive, embedding, pipeline, promotion, storage, validation
 from tasks.errors import PromotionRefused, TesseraError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (pipeline, embedding, promotion):
+for group in (pipeline, acquisition, archive, embedding, promotion, storage, validation):
     app.add_typer(group.app)
 
 _REFUSED_EXIT = 3

@@ -7,23 +7,20 @@ head of its own; the heads are thrown away and the prefixes are what people use.
 import argparse
 import os
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from models.architecture import StudentConfig
-from models.bands import NORMALISATIONS
-from models.buckets import merge_s1, normalised_s2
 from models.checkpoint import checkpoint_config, write_checkpoint
 from models.initialisation import initialise
 from models.losses import prefix_distillation
+from models.pools import scales
 from models.student import PrefixHeads, Student
-from tasks.errors import LineageError, ParamsError
+from tasks.errors import ParamsError
+from tasks.packing.normalisation import resolve
 from tasks.params import DistillParams, Params
-from tasks.shards import ShardSet, read_targets
 from tasks.stage import Stage, run_stage, stage_main
-from tasks.training.inputs import Inputs, view_inputs
+from tasks.streaming.windows import Source
+from tasks.training.inputs import Inputs, open_parent, target_inputs, view_inputs
 from tasks.training.launch import JOB, Job, run_training, train_as_worker
 from tasks.training.trainer import Batch, Objective
 from tasks.workspace import Workspace
@@ -52,49 +49,24 @@ class StudentObjective:
 
     def __init__(self, job: Job, params: DistillParams) -> None:
         self.params = params
-        self.normalisation = NORMALISATIONS[params.normalisation]
-        self.shards = ShardSet(job.parent("pack"))
-        pixel_id, self.targets = _all_targets(job, self.shards)
-        self.pixel_id = pixel_id
-        self.num_rows = len(self.shards)
-        model = StudentWithHeads(params.students[_size(job.stage)], self.targets.shape[1])
+        targets = open_parent(job, "cache_targets", "targets")
+        self.source = Source(open_parent(job, "pack", "dpixels"), targets)
+        self.scales = scales(resolve(params.normalisation, job.parent("pack")))
+        model = StudentWithHeads(params.students[_size(job.stage)], targets.width)
         initialise(model, params.seed)
         self.module: nn.Module = model
         self.encoder: nn.Module = model.student
 
     def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of this process's rows."""
-        dpixels = self.shards.take(batch.rows)
-        _require_same(dpixels.pixel_id, self.pixel_id[batch.rows])
-        s2 = normalised_s2(dpixels, self.normalisation)
-        s1 = merge_s1(dpixels, self.normalisation)
         device = next(module.parameters()).device
         view = view_inputs(
-            *(s2, s1, batch.view_length, batch.seeds),
+            *(batch.parts, 0, batch.view_length, self.scales),
             dropout=self.params.modality_dropout,
             device=device,
         )
-        target = torch.from_numpy(self.targets[batch.rows].astype(np.float32)).to(device)
+        target = target_inputs(batch.parts, device)
         return module(view, target), {"view_length": float(batch.view_length)}
-
-
-def _all_targets(
-    job: Job, shards: ShardSet
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float16]]:
-    folder = job.parent("cache_targets")
-    names = [entry.name.replace("dpixels", "targets") for entry in shards.entries]
-    parts = [read_targets(folder / name) for name in names]
-    return np.concatenate([p for p, _ in parts]), np.concatenate([t for _, t in parts])
-
-
-def _require_same(found: npt.NDArray[np.uint64], expected: npt.NDArray[np.uint64]) -> None:
-    if not np.array_equal(found, expected):
-        raise LineageError(
-            "targets in the row order of the d-pixel shards",
-            found="other pixel ids",
-            where="artifacts/cache_targets",
-            mend="Cache the targets again: dvc repro -f cache_targets",
-        )
 
 
 def _size(stage: str) -> str:
@@ -122,7 +94,7 @@ def distill(workspace: Workspace, params: Params, size: str) -> None:
         weights, records = run_training("tasks.distill", build, stage, section)
         config = checkpoint_config(
             architecture,
-            NORMALISATIONS[section.normalisation],
+            resolve(section.normalisation, stage.parents["pack"]),
             ladder_step=section.ladder.step,
             ladder_largest=section.ladder.largest,
             provenance={"stage": stage.name, "seed": section.seed, "steps": section.steps},

@@ -12,6 +12,7 @@ from tasks.diagnosis import installation, leftovers
 from tasks.diagnosis.finding import Finding
 from tasks.errors import StageBusy, TesseraError
 from tasks.running.graph import outdated, run_dvc
+from tasks.storing.remote import find_remote, read_settings
 from tasks.workspace import Workspace
 
 _MARKS = {"ok": "+", "warn": "!", "fail": "x", "mended": "*"}
@@ -58,14 +59,17 @@ def check_data(workspace: Workspace) -> Finding:
 
 
 def check_remote(workspace: Workspace) -> Finding:
-    """Check that the DVC remote answers, and whether everything has been pushed to it."""
+    """Check that the DVC remote answers, what is not pushed yet, and that pulls from it are hashed."""
     if not run_dvc(workspace, "remote", "list").strip():
         mend = "dvc remote add --default NAME URL; without one, outputs exist only here"
         return Finding("DVC remote", "warn", "none configured", mend)
     missing = json.loads(run_dvc(workspace, "status", "--cloud", "--json") or "{}")
-    if missing:
-        return Finding("DVC remote", "ok", f"answers; {len(missing)} files not pushed: dvc push")
-    return Finding("DVC remote", "ok", "answers, everything pushed")
+    pushed = f"{len(missing)} files not pushed: dvc push" if missing else "everything pushed"
+    remote = find_remote(read_settings(workspace))
+    if not remote.verifies:
+        mend = f"dvc remote modify {remote.name} verify true; what is there already: tessera verify"
+        return Finding("DVC remote", "warn", f"answers, {pushed}; a pull takes damaged bytes", mend)
+    return Finding("DVC remote", "ok", f"answers, {pushed}")
 
 
 def asked(name: str, check: Callable[[], Finding]) -> Finding:

@@ -15,10 +15,11 @@ from tasks.checkpoints import Checkpoint
 from tasks.embedding.blocks import embed_blocks
 from tasks.embedding.fidelity import FIDELITY_DPIXELS, FidelityGauge, fidelity_text
 from tasks.embedding.plausibility import check_points
-from tasks.embedding.points import open_points, write_points
+from tasks.embedding.point_answers import write_points
 from tasks.embedding.report import Options, Report, check_dim
 from tasks.errors import ParamsError
 from tasks.files import sweep_parts, sync_file, sync_folder
+from tasks.points import open_points
 from tasks.progress import Meter, say
 
 

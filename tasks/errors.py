@@ -4,11 +4,13 @@
     |-- ParamsError            a setting or an option is not what is needed
     |-- DataError              an input is not what its contract says
     |   |-- ValidationFailed   the archive or a shard broke an expectation
-    |   `-- DigestMismatch     bytes differ from those that were recorded
+    |   |-- DigestMismatch     bytes differ from those that were recorded
+    |   `-- ShardDamaged       a block of a shard is missing, cut short, or has other bytes
     |-- StageBusy              another process is running the same stage
     |-- StageFailed            a stage run by somebody else ended with an error
     |-- LineageError           a parent is missing or does not fit
     |-- TrackingError        the MLflow store does not answer
+    |-- StorageError         the DVC remote does not answer
     `-- PromotionRefused       the gate kept the incumbent
 
 Each message says what was expected, what was found, where, and what to do. ``ValueError`` belongs
@@ -47,6 +49,10 @@ class DigestMismatch(DataError):
     """A file's bytes are not those that its manifest or catalogue recorded."""
 
 
+class ShardDamaged(DataError):
+    """A block of a shard cannot be read as it was written."""
+
+
 class StageBusy(TesseraError):
     """Another process holds the lock of the stage."""
 
@@ -61,6 +67,10 @@ class LineageError(TesseraError):
 
 class TrackingError(TesseraError):
     """The MLflow store cannot be read or written."""
+
+
+class StorageError(TesseraError):
+    """A store of objects does not answer, or refuses whoever asks."""
 
 
 class PromotionRefused(TesseraError):

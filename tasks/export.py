@@ -10,6 +10,8 @@ The one idea: the scale comes from the full embedding, so the first 16, 32 or 64
 prefixes. Finished tiles survive a crash and are used again once their digests have been checked.
 
 It deliberately does not ask the registry who is promoted: the same inputs give the same product.
+An archive of point tables alone gives a product without tiles, which says so: there is nothing to
+map, and the students that came of the tables are none the worse.
 """
 
 import json
@@ -30,7 +32,7 @@ from tasks.georeference import read_georeference
 from tasks.ingest import Catalogue, Entry, read_catalogue
 from tasks.manifest import describe_files, digest_of
 from tasks.params import ExportParams, Params
-from tasks.progress import track
+from tasks.progress import say, track
 from tasks.scores import SCORES, read_scores
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.tiles import REGION, Tile, read_tile
@@ -171,6 +173,9 @@ def _seal(stage: Stage, catalogue: Catalogue, source: Source) -> None:
     counts = {"tiles": len(index), "dpixels": dpixels}
     stage.counts |= counts
     content = {"format": _FORMAT, "model": source.facts, "counts": counts, "tiles": index}
+    if not index:
+        content["note"] = "The archive has point tables and no tile: there is nothing to map."
+        say(f"export: {content['note']} Embed the tables with: tessera embed --points")
     write_json(stage.build / PRODUCT, content)
 
 

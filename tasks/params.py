@@ -5,7 +5,7 @@ never passes silently, and derived numbers are properties, never second settings
 """
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -58,6 +58,12 @@ class ValidateParams(Section):
     or water, or a step between dates; ground that is bright by itself is not judged."""
     max_order_gain: Annotated[float, Field(gt=0)]
     """How much better another band order may explain a tile; see ``tasks.validation.band_order``."""
+    reference: Annotated[str, Field(exclude=True)]
+    """``statistics.json`` of an earlier corpus (or its folder), relative to the project or absolute,
+    that the packed one is held against; empty for none. It and the limit open a gate and change no
+    byte, so the manifests leave them out: nothing is packed again for another limit."""
+    max_drift: Annotated[float, Field(ge=0.0, le=1.0, exclude=True)]
+    """Largest Kolmogorov-Smirnov distance from the reference; see ``tasks.validation.drift``."""
 
 
 class PackParams(Section):
@@ -65,8 +71,32 @@ class PackParams(Section):
 
     seed: int
     rows_per_shard: Positive
+    block_rows: Positive
+    """Rows of a block, the piece that training reads and checks at once."""
     min_s2: Annotated[int, Field(ge=0)]
+    """Fewest optical observations of a d-pixel; 0 accepts an absent sensor."""
     min_s1: Annotated[int, Field(ge=0)]
+    """Fewest radar observations, both orbits together."""
+    memory_mb: Annotated[int, Field(ge=4, exclude=True)]
+    """What the shuffle may hold, beside the program itself. It and the threads change no byte, so the
+    manifest leaves them out, and a killed run goes on with others."""
+    threads: Annotated[int, Field(ge=1, le=256, exclude=True)]
+    """Shards made at once, as far as the memory allows."""
+    holdout: str
+    """Labels that are kept for evaluation: an archive, or a Parquet table with lon, lat and year,
+    relative to the project or absolute; empty for none. See ``tasks.validation.held_out``."""
+    holdout_block_m: Annotated[int, Field(ge=10)]
+    """Side of the blocks of ground that are left out around labels, in metres."""
+    holdout_years: Literal["same", "any"]
+    """Whether a block is left out in the label's year alone, or in every year."""
+
+    @model_validator(mode="after")
+    def _whole_blocks(self) -> Self:
+        if self.rows_per_shard % self.block_rows:
+            raise ValueError(
+                f"rows_per_shard {self.rows_per_shard} is no multiple of block_rows {self.block_rows}"
+            )
+        return self
 
 
 class ProjectorParams(Section):
@@ -89,6 +119,19 @@ class LadderParams(Section):
         return self
 
 
+class StreamParams(Section):
+    """How a training goes through its shards; ``docs/streaming.md`` says how to choose."""
+
+    lanes: Annotated[int, Field(ge=2)]
+    """Walks through the corpus side by side; a batch takes as many rows of each."""
+    window_blocks: Positive
+    """Blocks of a lane among which its rows are shuffled; all lanes' are in memory."""
+    on_damage: Literal["stop", "skip"]
+    """Whether a block that cannot be read ends the run, or is skipped and recorded."""
+    max_damaged_share: Share
+    """With ``skip``: of all blocks, how many may be damaged before the run ends."""
+
+
 class TrainingParams(Section):
     """What teacher and student training have in common."""
 
@@ -109,12 +152,20 @@ class TrainingParams(Section):
     threads: Threads
     zero_stage: Annotated[int, Field(ge=0, le=3)]
 
+    stream: StreamParams
+
     @model_validator(mode="after")
-    def _batch_divides(self) -> "TrainingParams":
-        if self.batch_size % (2 * self.processes):
+    def _lanes_divide(self) -> "TrainingParams":
+        lanes = self.stream.lanes
+        if lanes % (2 * self.processes):
             raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of twice the processes"
-                f" {self.processes}: each has an even share, for the pairs of mix-up"
+                f"stream.lanes {lanes} is not a multiple of twice the processes {self.processes}:"
+                " each has an even number of lanes, for the pairs of mix-up"
+            )
+        if self.batch_size % lanes:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of stream.lanes {lanes}:"
+                " a batch has as many rows of each lane"
             )
         return self
 

@@ -10,17 +10,17 @@ import os
 import torch
 from torch import Tensor, nn
 
-from models.bands import NORMALISATIONS
-from models.buckets import merge_s1, normalised_s2
 from models.checkpoint import checkpoint_config, write_checkpoint
 from models.hashing import hash_u64, uniform
 from models.initialisation import initialise
 from models.losses import barlow_twins, mix_views, mixup_consistency
+from models.pools import scales
 from models.teacher import Projector, Teacher
+from tasks.packing.normalisation import resolve
 from tasks.params import Params, PretrainParams
-from tasks.shards import ShardSet
 from tasks.stage import Stage, run_stage, stage_main
-from tasks.training.inputs import Inputs, view_inputs
+from tasks.streaming.windows import Source
+from tasks.training.inputs import Inputs, open_parent, view_inputs
 from tasks.training.launch import JOB, Job, run_training, train_as_worker
 from tasks.training.trainer import Batch, Objective
 from tasks.workspace import Workspace
@@ -48,9 +48,8 @@ class TeacherObjective:
 
     def __init__(self, job: Job, params: PretrainParams) -> None:
         self.params = params
-        self.shards = ShardSet(job.parent("pack"))
-        self.num_rows = len(self.shards)
-        self.normalisation = NORMALISATIONS[params.normalisation]
+        self.source = Source(open_parent(job, "pack", "dpixels"))
+        self.scales = scales(resolve(params.normalisation, job.parent("pack")))
         model = TeacherWithProjector(params)
         initialise(model, params.seed)
         self.module: nn.Module = model
@@ -58,13 +57,10 @@ class TeacherObjective:
 
     def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss over the global batch and its parts."""
-        dpixels = self.shards.take(batch.rows)
-        s2 = normalised_s2(dpixels, self.normalisation)
-        s1 = merge_s1(dpixels, self.normalisation)
         device = next(module.parameters()).device
         view_a, view_b = (
             view_inputs(
-                *(s2, s1, batch.view_length, hash_u64(batch.seeds, which)),
+                *(batch.parts, which, batch.view_length, self.scales),
                 dropout=self.params.modality_dropout,
                 device=device,
             )
@@ -86,10 +82,11 @@ class TeacherObjective:
         """Draw the share of view a, uniform as Beta(1, 1) is, and name each row's partner.
 
         Decision: neighbours in the shuffled order are partners (0 with 1, 2 with 3, ...). That is a
-        random pairing, and the same one on any number of processes.
+        random pairing, and the same one on any number of processes, because neighbouring lanes
+        are never parted.
         """
         alpha = float(uniform(hash_u64(self.params.seed, _MIX, batch.step)))
-        partners = torch.arange(len(batch.rows), device=device) ^ 1
+        partners = torch.arange(len(batch), device=device) ^ 1
         return alpha, partners
 
 
@@ -102,7 +99,7 @@ def pretrain(workspace: Workspace, params: Params) -> None:
         weights, records = run_training("tasks.pretrain", build, stage, section)
         config = checkpoint_config(
             section.architecture,
-            NORMALISATIONS[section.normalisation],
+            resolve(section.normalisation, stage.parents["pack"]),
             ladder_step=section.ladder.step,
             ladder_largest=section.ladder.largest,
             provenance={"stage": stage.name, "seed": section.seed, "steps": section.steps},

@@ -4,12 +4,22 @@ Lines go to standard output unbuffered, so that DVC and Prefect show them while 
 """
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 _LINE_EVERY_S = 5.0
 
@@ -130,5 +140,61 @@ def _rate_bar() -> Progress:
         MofNCompleteColumn(),
         TextColumn("d-pixels {task.fields[rates]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(file=sys.stdout),
+    )
+
+
+class ByteMeter:
+    """Progress of moving bytes, from any number of threads.
+
+    Args:
+        label: What is being done.
+        total: Bytes of the whole work.
+    """
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total = label, total
+        self.bytes = 0
+        self._lock = threading.Lock()
+        self._started = self._said = time.monotonic()
+        self._bar = _byte_bar() if sys.stdout.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._task = self._bar.add_task(self._label, total=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, num_bytes: int) -> None:
+        """Count bytes that were moved."""
+        with self._lock:
+            self.bytes += num_bytes
+            now = time.monotonic()
+            if self._bar:
+                self._bar.update(self._task, completed=self.bytes)
+            elif now - self._said > _LINE_EVERY_S:
+                self._said = now
+                rate = self.bytes / (now - self._started)
+                left = max(0, self._total - self.bytes) / rate
+                done = f"{self.bytes / 1e6:,.0f}/{self._total / 1e6:,.0f} MB"
+                say(f"{self._label}: {done}  {rate / 1e6:,.0f} MB/s  {left:,.0f} s left")
+
+
+def _byte_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
         console=Console(file=sys.stdout),
     )

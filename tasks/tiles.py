@@ -17,13 +17,15 @@ import numpy.typing as npt
 import rasterio
 
 from models.bands import S1_BANDS, S2_BANDS
-from models.dpixel import DPixels, Series
+from models.dpixel import DPixels, Series, offsets_of
 from tasks.errors import DataError
 from tasks.files import release_pages
 
 OPTICAL = ("bands.npy", "masks.npy", "doys.npy")
 RADAR = ("sar_ascending", "sar_descending")
 REGION = "roi.tiff"
+SOURCE = "source.json"
+"""Optional record in a tile folder, or above it, of the archive that the data come from."""
 _ARRAYS = (*OPTICAL, *(f"{orbit}.npy" for orbit in RADAR))
 _YEAR = re.compile(r"^\d{4}$")
 _LAST_DAY = 366
@@ -80,20 +82,22 @@ def tiles_root(archive: Path) -> Path:
     return archive / "tiles" if (archive / "tiles").is_dir() else archive
 
 
-def find_tiles(archive: Path) -> list[TileRef]:
+def find_tiles(archive: Path, *, least: int = 1) -> list[TileRef]:
     """List every tile folder of an archive, sorted by key.
 
+    Args:
+        archive: Folder with tile folders anywhere below it.
+        least: Fewest tiles; 0 where point tables may be all there is.
+
     Raises:
-        DataError: The archive is not a folder, holds no tile folder, is one, or has one tile inside
-            another.
+        DataError: The archive is not a folder, holds too few tile folders, is one, or has one tile
+            inside another.
     """
     root = tiles_root(archive)
-    found = (
-        {path.parent for name in _ARRAYS for path in root.rglob(name)} if root.is_dir() else set()
-    )
-    if not found:
+    found = _folders_of_tiles(root) if root.is_dir() else set()
+    if len(found) < least or not archive.is_dir():
         raise DataError(
-            "an archive of tile folders (bands.npy, masks.npy, doys.npy, sar_*.npy)",
+            "tile folders (bands.npy, masks.npy, doys.npy, sar_*.npy); to train, tables in points/ do",
             found="no tile folder" if archive.is_dir() else "no such folder",
             where=str(archive),
             mend="Make the sample with `tessera sample`, or set ingest.archive (make full DATA=...).",
@@ -101,6 +105,16 @@ def find_tiles(archive: Path) -> list[TileRef]:
     _refuse_nested(root, found)
     refs = (TileRef(folder.relative_to(root).as_posix(), folder) for folder in found)
     return sorted(refs, key=lambda ref: ref.key)
+
+
+def _folders_of_tiles(root: Path) -> set[Path]:
+    """Return the folders below ``root`` that hold arrays; hidden ones are somebody's unfinished work."""
+    paths = (path for name in _ARRAYS for path in root.rglob(name))
+    return {
+        path.parent
+        for path in paths
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    }
 
 
 def _refuse_nested(root: Path, folders: set[Path]) -> None:
@@ -268,8 +282,8 @@ def dpixels_of(tile: Tile, rows: Array, first_id: int) -> DPixels:
     Raises:
         DataError: A day of year is not in 1..366.
     """
-    clear = _pixels(tile.valid[..., None], rows)[..., 0] != 0
-    optical = _ragged(_pixels(tile.bands, rows), clear, _days(tile, "doys.npy", tile.doys))
+    clear = _pixels(tile.valid, rows) != 0
+    optical = _ragged(tile.bands, rows, clear, _days(tile, "doys.npy", tile.doys))
     orbits = [_orbit_series(tile, orbit, rows) for orbit in RADAR]
     return DPixels(np.uint64(first_id) + rows.astype(np.uint64), optical, *orbits)
 
@@ -285,8 +299,9 @@ def _orbit_series(tile: Tile, orbit: str, rows: Array) -> Series:
         empty = np.zeros((0, len(S1_BANDS)), np.int16)
         return Series(empty, np.zeros(0, np.int16), np.zeros(len(rows) + 1, np.int64))
     values, doys = tile.radar[orbit]
-    pixels = _pixels(values, rows)
-    return _ragged(pixels, (pixels != 0).any(axis=-1), _days(tile, f"{orbit}_doy.npy", doys))
+    both = values.view(np.uint32)[..., 0]  # VV and VH as one number: 0 where both are
+    valid = _pixels(both, rows) != 0
+    return _ragged(values, rows, valid, _days(tile, f"{orbit}_doy.npy", doys))
 
 
 def _days(tile: Tile, name: str, doys: Array) -> npt.NDArray[np.int16]:
@@ -303,8 +318,8 @@ def _days(tile: Tile, name: str, doys: Array) -> npt.NDArray[np.int16]:
 
 
 def _pixels(values: Array, rows: Array) -> Array:
-    """Return (T, n, B) of chosen pixels of (T, H, W, B), reading little more than those."""
-    flat = values.reshape(len(values), values.shape[1] * values.shape[2], values.shape[-1])
+    """Return (T, n) of chosen pixels of (T, H, W), reading little more than those."""
+    flat = values.reshape(len(values), values.shape[1] * values.shape[2])
     if not len(rows):
         return flat[:, :0]
     first, last = int(rows[0]), int(rows[-1]) + 1
@@ -315,8 +330,15 @@ def _pixels(values: Array, rows: Array) -> Array:
     return np.asarray(flat[:, first:last])[:, rows - first]
 
 
-def _ragged(values: Array, valid: Array, days: npt.NDArray[np.int16]) -> Series:
-    """Turn (T, n, B) with validity (T, n) into ragged observations, pixel by pixel."""
-    pixel, time = np.nonzero(valid.T)  # time order within a pixel
-    offsets = np.concatenate([[0], np.cumsum(valid.sum(axis=0, dtype=np.int64))])
-    return Series(values[time, pixel], days[time], offsets)
+def _ragged(values: Array, rows: Array, valid: Array, days: npt.NDArray[np.int16]) -> Series:
+    """Gather the valid (T, n) observations of chosen pixels of (T, H, W, B), pixel by pixel.
+
+    Only they are read; every step works on all of them at once, in whole numbers.
+    """
+    by_pixel = np.ascontiguousarray(valid.T)
+    counts = np.count_nonzero(by_pixel, axis=1)
+    time = np.flatnonzero(by_pixel) - np.repeat(np.arange(len(rows)) * len(days), counts)
+    pixels = values.shape[1] * values.shape[2]
+    place = time * pixels + np.repeat(rows, counts)
+    flat = values.reshape(len(values) * pixels, values.shape[-1])
+    return Series(np.take(flat, place, axis=0), np.take(days, time), offsets_of(counts))

@@ -64,6 +64,15 @@ class Workspace:
         default = f"sqlite:///{self.state / 'mlflow' / 'mlflow.db'}"
         return os.environ.get("MLFLOW_TRACKING_URI", default)
 
+    @property
+    def shards(self) -> str:
+        """Where trainings read shards from instead of ``artifacts``: ``TESSERA_SHARDS``, or nothing.
+
+        A folder or ``s3://bucket/prefix`` with the folders ``pack`` and ``cache_targets``. It says
+        where bytes lie and not which, so it is no parameter: nothing is trained again for it.
+        """
+        return os.environ.get("TESSERA_SHARDS", "").rstrip("/")
+
     def output(self, stage: str) -> Path:
         """Folder of a stage's output; ``distill@N`` is ``artifacts/distill/N``."""
         return self.artifacts.joinpath(*stage.split("@"))

@@ -26,7 +26,7 @@ MORE_SOURCES = ("prefect.yaml", ".gitignore")
 
 SMALL: dict[str, dict[str, object]] = {
     "validate": {"min_optical_dates": 10},
-    "pack": {"rows_per_shard": 600},
+    "pack": {"rows_per_shard": 640, "block_rows": 64, "threads": 1},
     "pretrain": {
         "architecture": {
             "latent": 4,

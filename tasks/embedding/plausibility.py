@@ -15,13 +15,11 @@ import numpy as np
 from models.bands import S2_BANDS, Normalisation
 from models.dpixel import DPixels
 from tasks.embedding.blocks import Block
-from tasks.embedding.points import PointTable
 from tasks.errors import DataError
-from tasks.tiles import OPTICAL, Array, Tile
+from tasks.points import PointTable
+from tasks.tiles import OPTICAL, SOURCE, Array, Tile
 from tasks.validation.band_order import best_order, land_of
-
-SOURCE = "source.json"
-"""Optional record in a tile folder, or above it, of the archive that the data come from."""
+from tasks.validation.dpixel_checks import SATURATED, scan
 
 _SPAN_PX = 1024  # of three spans: first, middle and last pixels of the region
 _MIN_DATES = 30  # as many as a year of one satellite without its twin
@@ -30,8 +28,8 @@ _MAX_BLUE_RATIO = 1.5  # clouds are brighter than ground; over snow the two are 
 _MIN_SHARE = 0.05  # of observations, for a median to mean something
 _MAX_BLANK_SHARE = 0.05  # of what is marked clear; a black pixel in all ten bands is rare
 _MAX_ORDER_GAIN = 0.05  # two bands exchanged give 0.09 and more, real tiles less than 0.01
-_SATURATED = np.iinfo(np.int16).max  # 56 dB: nothing on the ground scatters like that
-_RADAR_CODES = f"radar codes (dB + 50) * 200 in 0..{_SATURATED - 1}"
+_RADAR_CODES = f"radar codes (dB + 50) * 200 in 0..{SATURATED - 1}"
+_RADAR_FAULTS = ("negative_code", "saturated", "empty_radar")
 
 
 def check_tile(tile: Tile) -> None:
@@ -81,16 +79,14 @@ def check_points(table: PointTable) -> Iterator[Block]:
         DataError: A radar code is none, or an observation is 0 0, which means that there is none.
     """
     for rows, dpixels in table.blocks():
-        for name in ("s1_asc", "s1_desc"):
-            series = getattr(dpixels, name)
-            wrong = _is_no_code(series.values).any(axis=1) | ~series.values.any(axis=1)
-            if wrong.any():
-                at = int(np.flatnonzero(wrong)[0])
-                row = int(rows[np.searchsorted(series.offsets, at, side="right") - 1])
+        for fault in scan(dpixels).faults:
+            if fault.kind in _RADAR_FAULTS:
+                series = getattr(dpixels, fault.sensor)
+                codes = series.values[series.offsets[fault.row] + fault.observation]
                 raise DataError(
                     f"{_RADAR_CODES}, not both 0",
-                    found=f"VV VH {series.values[at].tolist()}",
-                    where=f"{name} in row {row} of {table.path}",
+                    found=f"VV VH {codes.tolist()}",
+                    where=f"{fault.sensor} in row {rows[fault.row]} of {table.path}",
                     mend="Leave such observations out, or --force if they are right.",
                 )
         yield rows, dpixels
@@ -110,7 +106,7 @@ def check_source(folder: Path, root: Path, normalisation: Normalisation) -> None
     Raises:
         DataError: The two do not belong together, or the record cannot be read.
     """
-    record = _record(folder, root)
+    record = source_record(folder, root)
     wanted = {"normalisation": normalisation.name, "source": normalisation.source}
     for field, ours in wanted.items():
         if record.get(field) and ours and record[field] != ours:
@@ -123,7 +119,12 @@ def check_source(folder: Path, root: Path, normalisation: Normalisation) -> None
             )
 
 
-def _record(folder: Path, root: Path) -> dict[str, Any]:
+def source_record(folder: Path, root: Path) -> dict[str, Any]:
+    """Return the nearest ``source.json`` of a tile folder, up to ``root``; empty where there is none.
+
+    Raises:
+        DataError: It is no JSON object.
+    """
     for place in (folder, *folder.parents):
         path = place / SOURCE
         if path.is_file():
@@ -178,7 +179,7 @@ def _check_blanks(tile: Tile, clear: Array, imaged: Array) -> None:
 
 
 def _is_no_code(codes: Array) -> Array:
-    return np.asarray((codes < 0) | (codes == _SATURATED))
+    return np.asarray((codes < 0) | (codes == SATURATED))
 
 
 def _flat(values: Array) -> Array:

@@ -33,6 +33,7 @@ _SECTIONS = (
 )
 _FILES_SHOWN = 40
 _FAILURES_SHOWN = 50
+_CHANCE = 5  # standard deviations that chance does not reach
 _SHOWN_AS = {COMPOSITES: "raw baseline"}
 _COLOURS = ("c1", "c2", "c3", "c4", "c5", "c6")
 
@@ -68,7 +69,7 @@ def page_facts(run: Run) -> Facts:
     return {
         "sections": _SECTIONS,
         "lead": _lead(run, product),
-        "chips": _chips(scores, verdict, product),
+        "chips": [*_chips(scores, verdict, product), _corpus(run.read_json("pack", "index.json"))],
         "best": scores["best"],
         "reason": scores["reason"],
         "lineage": Markup(lineage_drawing(run.manifests, run.digests)),  # noqa: S704 - escapes its texts
@@ -81,6 +82,8 @@ def page_facts(run: Run) -> Facts:
 
 
 def _lead(run: Run, product: Facts) -> str:
+    if not product["tiles"]:
+        return f"{product['note']} Archive {run.digests['archive'][:10]}"
     years = sorted({item["year"] for item in product["tiles"] if item["year"]})
     when = f"{years[0]} to {years[-1]}" if len(years) > 1 else "".join(map(str, years))
     parts = [
@@ -103,8 +106,19 @@ def _chips(scores: Facts, verdict: Facts, product: Facts) -> list[Facts]:
         chips.append(_against_raw(value, scores["composite"][COMPOSITES]))
     else:
         chips.append({"tone": "warn", "text": f"No scores (labels: {scores['labels']})"})
-    tiles = len(product["tiles"])
+    if not (tiles := len(product["tiles"])):
+        return [*chips, {"tone": "warn", "text": "No embedding tiles: point tables only"}]
     return [*chips, {"tone": "good", "text": f"Product complete: {tiles} embedding tiles, int8"}]
+
+
+def _corpus(index: Facts) -> Facts:
+    """Say how large the corpus is and whether a batch of it is a fair draw of its sources."""
+    mixing, text = index["mixing"], f"Corpus: {index['rows']:,} d-pixels"
+    if mixing["ratio"] is None:
+        return {"tone": "good", "text": text}
+    text += f", mixing {mixing['ratio']:.2f} (ideal 1 +/- {mixing['noise']:.2f})"
+    fair = abs(mixing["ratio"] - 1) < _CHANCE * mixing["noise"]
+    return {"tone": "good" if fair else "warn", "text": text}
 
 
 def _against_raw(value: float, raw: Mapping[str, float]) -> Facts:

@@ -53,15 +53,24 @@ def embedding_maps(tiles: Sequence[tuple[Array, Array]]) -> list[str]:
         One PNG data URI a tile; pixels without an embedding are transparent.
     """
     fields = [dequantize(thinned(codes), thinned(scales)) for codes, scales in tiles]
+    return [_png(image) for image in principal_colours(fields)]
+
+
+def principal_colours(fields: Sequence[npt.NDArray[np.float32]]) -> list[Image]:
+    """Colour embeddings (H, W, dim) by three principal components, fitted over all of them.
+
+    Returns:
+        RGBA (H, W, 4) each; pixels without an embedding (NaN) are transparent.
+    """
     valid = [np.isfinite(field[..., 0]) for field in fields]
     known = np.concatenate([f[v] for f, v in zip(fields, valid, strict=True)]).astype(np.float64)
     if len(known) < 2:
-        return [_png(np.zeros((*v.shape, 4), np.uint8)) for v in valid]
+        return [np.zeros((*v.shape, 4), np.uint8) for v in valid]
     fitted = known[:: -(-len(known) // _MOST_FITTED)]
     mean, axes = fitted.mean(axis=0), _principal_axes(fitted)
     low, high = np.percentile((fitted - mean) @ axes, _STRETCH, axis=0)
     return [
-        _png(_with_alpha(_stretch((field - mean) @ axes, low, high), seen))
+        _with_alpha(_stretch((field - mean) @ axes, low, high), seen)
         for field, seen in zip(fields, valid, strict=True)
     ]
 

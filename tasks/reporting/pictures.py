@@ -27,8 +27,11 @@ _COLOURS = (
 
 
 def map_facts(run: Run, archive: Archive) -> Facts:
-    """Return the maps of the first tiles of every year, newest year first."""
+    """Return the maps of the first tiles of every year, newest year first; none without tiles."""
     entries = archive.catalogue.entries
+    if not entries:
+        nothing: Facts = {"maps": [], "years": [], "legend": [], "label_name": ""}
+        return nothing | {"maps_left_out": 0}
     years = sorted({entry.year for entry in entries}, reverse=True)
     each = max(1, _MOST_MAPS // len(years))
     shown = [i for y in years for i in [n for n, e in enumerate(entries) if e.year == y][:each]]

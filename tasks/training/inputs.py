@@ -1,54 +1,93 @@
-"""From ragged observations to the tensors of one view.
+"""From the rows of a batch to the tensors of one view, and what a job trains on.
 
 What is hidden, and which observations a view holds, follows from each row's seed alone, so a row's
 view is the same on whichever process it falls.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.dpixel import Series
 from models.hashing import hash_u64
+from models.pools import Pool, Scale
 from models.views import draw_view, drop_modality
+from tasks.files import sha256_of
+from tasks.shards.index import INDEX
+from tasks.streaming.corpus import Corpus, open_corpus
+from tasks.streaming.stream import Part
+from tasks.training.launch import Job
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 """What a model reads: Sentinel-2 values and days, Sentinel-1 values and days."""
 
+Scales = tuple[Scale, Scale]
+"""Statistics of Sentinel-2 and Sentinel-1."""
+
 _S2, _S1, _HIDE = 2, 1, 3  # parts that keep the draws of one row independent
+
+Arrays = tuple[npt.NDArray[np.float32], ...]
 
 
 def view_inputs(
-    s2: Series,
-    s1: Series,
+    parts: Sequence[Part],
+    view: int,
     length: int,
-    seeds: npt.NDArray[np.uint64],
+    scales: Scales,
     *,
     dropout: float,
     device: torch.device,
 ) -> Inputs:
-    """Draw one view of each d-pixel.
+    """Draw one view of each row of a batch.
 
     Args:
-        s2: Normalised Sentinel-2 series.
-        s1: Normalised Sentinel-1 series, both orbits.
+        parts: The rows.
+        view: Which view of them, 0 or 1; views are drawn independently.
         length: Observations a sensor.
-        seeds: One seed for each row and view.
+        scales: Statistics that the observations are normalised with.
         dropout: Chance of hiding Sentinel-2, and equally Sentinel-1.
         device: Where the model is.
     """
+    drawn = [_draw(part, view, length, scales, dropout) for part in parts]
+    joined = drawn[0] if len(drawn) == 1 else tuple(map(np.concatenate, zip(*drawn, strict=True)))
+    s2_values, s2_doy, s1_values, s1_doy = (torch.from_numpy(a).to(device) for a in joined)
+    return s2_values, s2_doy, s1_values, s1_doy
+
+
+def target_inputs(parts: Sequence[Part], device: torch.device) -> Tensor:
+    """Return the cached targets (rows, d_T) of a batch, float32."""
+    targets = [part.held.targets[part.at] for part in parts if part.held.targets is not None]
+    return torch.from_numpy(np.concatenate(targets).astype(np.float32)).to(device)
+
+
+def open_parent(job: Job, name: str, kind: str) -> Corpus:
+    """Open the shards that a parent stage made, where the job reads them.
+
+    They may lie elsewhere than the parent's output; its index says what they must be.
+
+    Raises:
+        LineageError: The shards there are not those of the parent's output.
+    """
+    folder = job.parent(name)
+    where = f"{job.shards}/{name}" if job.shards else str(folder)
+    return open_corpus(where, kind, digest=sha256_of(folder / INDEX))
+
+
+def _draw(part: Part, view: int, length: int, scales: Scales, dropout: float) -> Arrays:
+    seeds = hash_u64(part.seeds, view)
+    s2, s1 = part.held.s2, part.held.s1
     hide_s2, hide_s1 = drop_modality(
-        hash_u64(seeds, _HIDE), dropout, has_s2=s2.counts > 0, has_s1=s1.counts > 0
+        hash_u64(seeds, _HIDE), dropout, has_s2=_has(s2, part.at), has_s1=_has(s1, part.at)
     )
-    s2_values, s2_doy = _sensor(s2, length, hash_u64(seeds, _S2), hide_s2)
-    s1_values, s1_doy = _sensor(s1, length, hash_u64(seeds, _S1), hide_s1)
-    return s2_values.to(device), s2_doy.to(device), s1_values.to(device), s1_doy.to(device)
+    s2_view = draw_view(s2, part.at, length, hash_u64(seeds, _S2), scales[0])
+    s1_view = draw_view(s1, part.at, length, hash_u64(seeds, _S1), scales[1])
+    for view_arrays, hidden in ((s2_view, hide_s2), (s1_view, hide_s1)):
+        for array in view_arrays:
+            array[hidden] = 0.0
+    return *s2_view, *s1_view
 
 
-def _sensor(
-    series: Series, length: int, seeds: npt.NDArray[np.uint64], hidden: npt.NDArray[np.bool_]
-) -> tuple[Tensor, Tensor]:
-    values, doys = draw_view(series, length, seeds)
-    values[hidden], doys[hidden] = 0.0, 0.0
-    return torch.from_numpy(values), torch.from_numpy(doys)
+def _has(pool: Pool, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    return np.asarray(pool.counts[rows].sum(axis=1) > 0)

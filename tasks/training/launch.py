@@ -23,6 +23,7 @@ from tasks.files import write_json
 from tasks.lifeline import PARENT, die_with_runner
 from tasks.params import TrainingParams
 from tasks.stage import Stage
+from tasks.streaming.damage import SKIP, read_skipped
 from tasks.training.records import Recorder
 from tasks.training.trainer import Objective, train
 
@@ -46,6 +47,8 @@ class Job:
     """Folders of the inputs by stage name."""
     work: str
     """Folder for checkpoints and records."""
+    shards: str = ""
+    """Where shards are read instead of the parents' folders, see ``Workspace.shards``."""
 
     def parent(self, name: str) -> Path:
         """Return the output folder of a parent stage."""
@@ -67,13 +70,15 @@ def run_training(
         params: Its training parameters.
 
     Returns:
-        The encoder's weights and the record of the run.
+        The encoder's weights and the record of the run. Blocks that were skipped are listed in
+        ``skipped_blocks.json`` of the stage's output.
 
     Raises:
         StageFailed: A training process ended with an error.
     """
     parents = {name: str(folder) for name, folder in stage.parents.items()}
-    job = Job(stage.name, params.model_dump(mode="json"), parents, str(stage.work))
+    where = (str(stage.work), stage.workspace.shards)
+    job = Job(stage.name, params.model_dump(mode="json"), parents, *where)
     recorder = Recorder(stage.work / "records.jsonl", stage.tracker.log_metrics)
     if params.processes == 1:
         weights = train(build(job, params), params, stage.work, recorder)
@@ -81,6 +86,10 @@ def run_training(
         _torchrun(module_name, job, params.processes, recorder)
         weights = load_file(stage.work / _WEIGHTS)
     recorder.flush()
+    if params.stream.on_damage == SKIP:
+        skipped = read_skipped(stage.work.glob("skipped-*.jsonl"))
+        write_json(stage.build / "skipped_blocks.json", skipped)
+        stage.counts["skipped_blocks"] = len({row["block"] for row in skipped})
     return weights, recorder
 
 

@@ -38,6 +38,7 @@ _MAX_VH_MEDIAN = 6000.0  # code, -10 dB; decibels scaled once instead of twice l
 _MAX_VV_MEDIAN = 9000.0  # code, -2.5 dB: above dense towns
 _MIN_HIGH_CODE = {"VV": 500.0, "VH": 100.0}  # 95th percentile; unscaled decibels lie below
 _MIN_RADAR_SHARE = 0.02  # of both orbits' observations; one orbit may hardly touch the tile
+_MAX_REPEATED_SHARE = 1e-3  # of observations; chance gives one in ten million, of radar alone
 _SOME = 1e-9  # more than none
 # Of a shard's mean from all shards' mean, for 512 rows, where a random sample stays below 0.1; it
 # narrows with the square root of the rows, and so does the limit.
@@ -191,19 +192,41 @@ def _radar() -> tuple[Check, ...]:
 
 def shard_checks() -> tuple[Check, ...]:
     """Return the suite for the shards that ``pack`` writes; limits are facts of the format."""
-    zero = {
-        "nan": "numbers are not finite",
-        "duplicate_ids": "a d-pixel is there twice",
-        "unordered": "days of a d-pixel do not rise",
-    }
     return (
         Check("rows", "shards", "rows", 1, None, "an empty shard"),
         Check("tiles", "shards", "tiles", 1, None, "a shard of no tile"),
         Check("observations", "shards", "observations", 1, None, "no observation at all"),
         Check("doy_first", "shards", "doy_min", 1, None, "days of year begin with 1"),
         Check("doy_last", "shards", "doy_max", None, 366, "days of year end with 366"),
-        *(Check(f"no_{name}", "shards", name, 0, 0, why) for name, why in zero.items()),
+        *dpixel_checks("shards"),
+        Check("no_thin", "shards", "thin", 0, 0, "a d-pixel of too few observations", "first_thin"),
         Check(
             "shuffled", "shards", "drift", None, _MAX_DRIFT, "not a random sample of the archive"
+        ),
+    )
+
+
+def dpixel_checks(table: str) -> tuple[Check, ...]:
+    """Return the suite for single observations, by the columns of ``tables.fault_columns``.
+
+    Args:
+        table: Table that the columns are in.
+    """
+    none = {
+        "duplicate_ids": "a d-pixel is there twice",
+        "unordered": "days of a d-pixel do not rise",
+        "negative_code": "a radar code below 0",
+        "empty_radar": "radar codes 0 0 mean that nothing was observed",
+    }
+    few = {
+        "zero_dn": (_MAX_NODATA_SHARE, "a digital number of 0 over land is no measurement"),
+        "saturated": (_MAX_WRAPPED_SHARE, "radar codes at their limit, 57 dB"),
+        "repeated": (_MAX_REPEATED_SHARE, "an observation equals the one before in every band"),
+    }
+    return (
+        *(Check(f"no_{k}", table, k, 0, 0, why, f"first_{k}") for k, why in none.items()),
+        *(
+            Check(f"few_{k}", table, f"{k}_share", None, limit, why, f"first_{k}")
+            for k, (limit, why) in few.items()
         ),
     )

@@ -1,10 +1,12 @@
 """The only importer of Great Expectations: hold tables of statistics to a suite of checks.
 
 Great Expectations judges; this module turns each ``Check`` into its expectation, runs one suite a
-table, and turns the results into a ``Verdict``. The import costs seconds, so it happens inside the
-function that needs it. Three traps are closed here: a missing column comes back as a failed result
-with an exception inside, so that is looked at; an empty table would pass everything, so the number
-of rows is an expectation too; and analytics and progress bars are off.
+table, and turns the results into a ``Verdict``. Of a large table it is given the rows that decide
+(``tasks.validation.screen``), and the numbers of rows as a table of their own. The import costs
+seconds, so it happens inside the function that needs it. Three traps are closed here: a missing
+column comes back as a failed result with an exception inside, so that is looked at; an empty table
+would pass everything, so the number of rows is an expectation too; and analytics and progress bars
+are off.
 """
 
 import os
@@ -17,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from tasks.validation.checks import KEYS, Check, digest_of_checks, shard_checks
+from tasks.validation.screen import MOST_FAILURES, Screened, screen
 from tasks.validation.verdict import Failure, Outcome, Verdict
 from tasks.workspace import QUIET
 
-_MOST_FAILURES = 5000  # named per check; the count is exact beyond it
 _ROWS = "row_count"
 _SITE = "validation"
 _DRIFT_ROWS = 512  # rows of a shard for which the limit of the drift is meant
@@ -45,25 +47,35 @@ def judge(
     Returns:
         The verdict. A column that no row has is a failure, never a pass.
     """
-    results = _run(tables, checks, rows, docs)
-    outcomes: list[Outcome] = []
-    failures: list[Failure] = []
-    for check in checks:
-        result = results[check.table, check.name]
-        found = _failures(check, result, tables[check.table])
-        failed = max(len(found), int(result["result"].get("unexpected_count", 0)))
-        measured = tables[check.table].get(check.column)
-        judged = 0 if measured is None else int(measured.notna().sum())
-        bounds = (check.table, check.column, check.low, check.high, check.expected)
-        outcomes.append(Outcome(check.name, *bounds, check.why, judged, failed))
-        failures += found
-    for name, table in tables.items():
-        if not results[name, _ROWS]["success"]:
-            expected = f"at least {rows[name]} rows in the table {name}"
-            failures.append(Failure("", "", "", _ROWS, f"{len(table)} rows", expected))
+    screened = {
+        name: screen(table, [check for check in checks if check.table == name])
+        for name, table in tables.items()
+    }
+    counts = pd.DataFrame([dict.fromkeys(KEYS, "") | {name: len(t) for name, t in tables.items()}])
+    judged = {name: found.table for name, found in screened.items()} | {_ROWS: counts}
+    least = [Check(name, _ROWS, name, low, None, "too few rows") for name, low in rows.items()]
+    results = _run(judged, (*checks, *least), docs)
+    outcomes = [_outcome(check, screened[check.table]) for check in checks]
+    failures = [
+        failure
+        for check in checks
+        for failure in _failures(check, results[check.table, check.name], judged[check.table])
+    ]
+    for check in least:
+        if not results[_ROWS, check.name]["success"]:
+            expected = f"at least {rows[check.name]} rows in the table {check.name}"
+            failures.append(Failure("", "", "", _ROWS, f"{len(tables[check.name])} rows", expected))
     sizes = {name: len(table) for name, table in tables.items()}
     suite = digest_of_checks(tuple(checks))
     return Verdict(tuple(outcomes), tuple(sorted(failures)), suite, sizes)
+
+
+def _outcome(check: Check, found: Screened) -> Outcome:
+    failed = found.failed[check.name]
+    if check.column not in found.table.columns:
+        failed = 1  # it cannot be judged, which is a failure of the table as a whole
+    bounds = (check.table, check.column, check.low, check.high, check.expected)
+    return Outcome(check.name, *bounds, check.why, found.judged[check.name], failed)
 
 
 def shard_verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
@@ -103,24 +115,18 @@ def _drift(table: pd.DataFrame) -> pd.Series:
 
 
 def _run(
-    tables: Mapping[str, pd.DataFrame],
-    checks: Sequence[Check],
-    rows: Mapping[str, int],
-    docs: Path | None,
+    tables: Mapping[str, pd.DataFrame], checks: Sequence[Check], docs: Path | None
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Run one Great Expectations suite a table; returns each result by (table, check)."""
     os.environ.update(QUIET)
     with warnings.catch_warnings():
         # Its import and its pages use deprecated parts of other libraries; none is our doing.
         warnings.simplefilter("ignore")
-        return _results(tables, checks, rows, docs)
+        return _results(tables, checks, docs)
 
 
 def _results(
-    tables: Mapping[str, pd.DataFrame],
-    checks: Sequence[Check],
-    rows: Mapping[str, int],
-    docs: Path | None,
+    tables: Mapping[str, pd.DataFrame], checks: Sequence[Check], docs: Path | None
 ) -> dict[tuple[str, str], dict[str, Any]]:
     import great_expectations as gx
     from great_expectations.checkpoint.actions import UpdateDataDocsAction, ValidationAction
@@ -137,7 +143,7 @@ def _results(
     for name, table in tables.items():
         ours = [check for check in checks if check.table == name]
         suite = context.suites.add_or_update(
-            gx.ExpectationSuite(name=name, expectations=_expectations(ours, rows[name]))
+            gx.ExpectationSuite(name=name, expectations=_expectations(ours))
         )
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
         definition = context.validation_definitions.add_or_update(
@@ -149,7 +155,7 @@ def _results(
             actions=actions,
             result_format={
                 "result_format": "SUMMARY",
-                "partial_unexpected_count": _MOST_FAILURES,
+                "partial_unexpected_count": MOST_FAILURES,
                 "unexpected_index_column_names": _keys_of(table),
             },
         )
@@ -163,16 +169,12 @@ def _results(
     return results
 
 
-def _expectations(checks: Sequence[Check], num_rows: int) -> list[Any]:
+def _expectations(checks: Sequence[Check]) -> list[Any]:
     from great_expectations.expectations.core.expect_column_values_to_be_between import (
         ExpectColumnValuesToBeBetween,
     )
-    from great_expectations.expectations.core.expect_table_row_count_to_be_between import (
-        ExpectTableRowCountToBeBetween,
-    )
 
-    rows = ExpectTableRowCountToBeBetween(min_value=num_rows, meta={"check": _ROWS})
-    bounds = [
+    return [
         ExpectColumnValuesToBeBetween(
             column=check.column,
             min_value=check.low,
@@ -182,7 +184,6 @@ def _expectations(checks: Sequence[Check], num_rows: int) -> list[Any]:
         )
         for check in checks
     ]
-    return [rows, *bounds]
 
 
 def _site(docs: Path) -> Any:
@@ -204,12 +205,14 @@ def _failures(check: Check, result: Mapping[str, Any], table: pd.DataFrame) -> l
     if not places:
         # An exception inside the result, e.g. no row of the table has the column.
         return [Failure("", "", "", check.name, "not measurable", check.expected)]
-    keys = _keys_of(table)
-    rows = table.set_index(keys).sort_index()
+    notes = {}
+    if check.note:
+        keys = _keys_of(table)
+        addresses = zip(*(table[key] for key in keys), strict=True)
+        notes = dict(zip(addresses, table[check.note], strict=True))
     failures = []
     for place in places:
-        row = rows.loc[tuple(place[key] for key in keys)]
-        note = f" ({row[check.note]})" if check.note else ""
+        note = f" ({notes[tuple(place[key] for key in keys)]})" if notes else ""
         failures.append(
             Failure(
                 str(place["tile"]),

@@ -28,6 +28,7 @@ from tasks.validation.band_order import (
     land_of,
     neighbour_ratios,
 )
+from tasks.validation.dpixel_checks import is_no_measurement
 
 Row = dict[str, Any]
 
@@ -59,7 +60,6 @@ _MIN_STEP_DN, _MAX_STEP_DN = OFFSET_DN - 300, OFFSET_DN + 400
 _USUAL_DATES = 80.0  # percentile of the dates: a fifth may be lifted by haze or snow
 _DARK_DATES = 10.0  # percentile of the dates that shows how dark the tile is
 
-_BRIGHT_DN = 1200  # a 0 beside a number above it is no measurement; over water it is one
 _MIN_CLEAR_SHARE = 0.2  # of a date; fewer clear pixels are the rims of clouds
 _MIN_CLEAR_PIXELS = 30
 _CLOUDED = 0.5  # share of a date's clear observations that look like cloud
@@ -132,9 +132,7 @@ def _whole(bands: Array, valid: Array) -> tuple[Row, list[Row]]:
         chosen = image[(flag != 0) & finite.all(axis=-1)]
         if len(chosen):
             num_chosen += len(chosen)
-            brightest = chosen.max(axis=-1, keepdims=True)
-            lost = (brightest == 0) | (brightest > _BRIGHT_DN)
-            nodata += ((chosen == 0) & lost).sum(axis=0)
+            nodata += ((chosen == 0) & is_no_measurement(chosen)[:, None]).sum(axis=0)
             floor += (chosen <= 1).sum(axis=0)
             total += chosen.sum(axis=0, dtype=np.float64)
             lowest = np.minimum(lowest, chosen.min(axis=0))

@@ -19,13 +19,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from models.bands import S1_BANDS, S2_BANDS
-from models.dpixel import DPixels, Series
+from models.dpixel import DPixels
 from tasks.ingest import Catalogue, Entry
 from tasks.tiles import RADAR, Array
 from tasks.validation.agreement import place_fit
-from tasks.validation.band_order import Flags
 from tasks.validation.checks import KEYS
-from tasks.validation.optical import measure_optical, num_repeated, sampled, sampled_rows
+from tasks.validation.dpixel_checks import KINDS, Scan, scan
+from tasks.validation.observations import ObservationMaps
+from tasks.validation.optical import measure_optical, sampled, sampled_rows
+from tasks.validation.radar import measure_radar
 from tasks.validation.survey import S2, Survey, survey_tile
 
 Row = dict[str, Any]
@@ -34,12 +36,17 @@ Tables = dict[str, pd.DataFrame]
 _LONGEST_HEADER = 128  # bytes; an array file of this size or less holds no numbers
 
 
-def measure_archive(catalogue: Catalogue, indices: Iterable[int] | None = None) -> Tables:
+def measure_archive(
+    catalogue: Catalogue,
+    indices: Iterable[int] | None = None,
+    maps: ObservationMaps | None = None,
+) -> Tables:
     """Measure every tile of a catalogue.
 
     Args:
         catalogue: The archive, as ingested.
         indices: Which tiles, in which order; all by default. Lets a caller show progress.
+        maps: Takes a map of observation counts of each tile, which adds its shares to ``tiles``.
 
     Returns:
         The four tables of this module, rows in the order of the catalogue.
@@ -65,6 +72,7 @@ def measure_archive(catalogue: Catalogue, indices: Iterable[int] | None = None) 
                 _address(entry.key, sensor, band) | row
                 for band, row in zip(names, bands, strict=True)
             ]
+        tile |= {} if maps is None else maps.add(survey)
         tile |= _radar_share(rows["series"][-len(survey.radar) :] if survey.radar else [])
     return {name: _frame(content) for name, content in rows.items()}
 
@@ -122,7 +130,7 @@ def _sensor_rows(survey: Survey, sensor: str, year: int) -> tuple[Row, list[Row]
     if values is None or not values.size:
         return series, bands
     if sensor != S2:
-        measured, bands = _radar(values)
+        measured, bands = measure_radar(values)
     elif survey.valid is None:
         return series, bands
     else:
@@ -162,92 +170,70 @@ def _days(doys: Array, year: int) -> Row:
     }
 
 
-def _radar(values: Array) -> tuple[Row, list[Row]]:
-    """Measure one orbit: (T, H, W, 2) codes, valid where VV or VH is not 0."""
-    series, rows = _radar_whole(values)
-    sample = values[:, sampled_rows(*values.shape[1:3])]
-    codes = sample[_radar_valid(sample)].astype(np.float64)
-    if not len(codes):
-        return series, rows
-    for band, row, column in zip(S1_BANDS, rows, codes.T, strict=True):
-        # Over calm water VH is often below the lowest code, and clipped to 0.
-        measured = column[column != 0] if (column != 0).any() else column
-        levels = np.percentile(measured, (1, 50, 95, 99)).tolist()
-        row.update(zip(("p01", "p50", "p95", "p99"), levels, strict=True))
-        row["mean"], row["code_std"] = float(measured.mean()), float(measured.std())
-        row[f"median_{band}"], row[f"high_{band}"] = levels[1], levels[2]
-    series["vv_above_vh"] = float((codes[:, 0] > codes[:, 1]).mean())
-    return series, rows
-
-
-def _radar_whole(values: Array) -> tuple[Row, list[Row]]:
-    """Count over every number of an orbit, one date at a time."""
-    num_bands, num_valid, num_total = len(S1_BANDS), 0, values[..., 0].size
-    nan, low, high = np.zeros(num_bands), np.full(num_bands, np.inf), np.full(num_bands, -np.inf)
-    for image in values:
-        valid = _radar_valid(image)
-        nan += (~np.isfinite(image)).sum(axis=(0, 1))
-        num_valid += int(valid.sum())
-        if valid.any():
-            low = np.minimum(low, image[valid].min(axis=0))
-            high = np.maximum(high, image[valid].max(axis=0))
-    rows: list[Row] = [{"nan_share": float(n) / num_total} for n in nan]
-    if num_valid:
-        for i, row in enumerate(rows):
-            row.update(code_min=float(low[i]), code_max=float(high[i]))
-    series: Row = {"observations": num_total, "valid_share": num_valid / num_total}
-    return series | {"repeated_dates": num_repeated(values)}, rows
-
-
-def _radar_valid(values: Array) -> Flags:
-    finite = np.isfinite(values).all(axis=-1)
-    return np.asarray(finite & (np.asarray(values) != 0).any(axis=-1))
-
-
-def shard_statistics(name: str, dpixels: DPixels) -> Row:
-    """Measure one shard of d-pixels.
+def shard_statistics(name: str, dpixels: DPixels, *, min_s2: int = 0, min_s1: int = 0) -> Row:
+    """Measure one shard of d-pixels in one pass; mapped, it is never in memory as a whole.
 
     Args:
         name: The shard's file name.
         dpixels: Its rows.
+        min_s2: Fewest optical observations that a row should have.
+        min_s1: Fewest radar observations, both orbits together.
 
     Returns:
         One row: shard, rows, tiles (distinct, from the upper half of ``pixel_id``),
         s2_observations, s1_observations, min_s2 and min_s1 (fewest of any row), doy_min, doy_max,
-        nan (numbers that are not finite), duplicate_ids, unordered (rows whose days do not rise),
-        and s2_mean_<band> and s1_mean_<band> over all observations. Means and days of a sensor
-        that has no observation are absent.
+        the columns of ``fault_columns``, and s2_mean_<band> and s1_mean_<band> over all
+        observations. Means and days of a sensor that has no observation are absent.
     """
     radar = (dpixels.s1_asc, dpixels.s1_desc)
-    ids = dpixels.pixel_id
+    seen = [series.doy for series in (dpixels.s2, *radar) if len(series.doy)]
+    found = scan(dpixels, min_s2=min_s2, min_s1=min_s1)
+    num_s2, num_s1 = num_observations(found)
     row: Row = {
         "shard": name,
         "rows": len(dpixels),
-        "tiles": len(np.unique(ids >> np.uint64(32))),
-        "s2_observations": len(dpixels.s2.doy),
-        "s1_observations": sum(len(series.doy) for series in radar),
-        "min_s2": int(dpixels.s2.counts.min(initial=0 if not len(ids) else np.iinfo(np.int64).max)),
-        "min_s1": int(dpixels.s1_counts.min(initial=0 if not len(ids) else np.iinfo(np.int64).max)),
-        "duplicate_ids": len(ids) - len(np.unique(ids)),
-        "unordered": sum(_num_unordered(series) for series in (dpixels.s2, *radar)),
-        "nan": sum(int((~np.isfinite(s.values)).sum()) for s in (dpixels.s2, *radar)),
+        "tiles": len(np.unique(dpixels.pixel_id >> np.uint64(32))),
+        "s2_observations": num_s2,
+        "s1_observations": num_s1,
+        "min_s2": int(dpixels.s2.counts.min()) if len(dpixels) else 0,
+        "min_s1": int(dpixels.s1_counts.min()) if len(dpixels) else 0,
     }
-    days = np.concatenate([series.doy for series in (dpixels.s2, *radar)])
-    if len(days):
-        row |= {"doy_min": int(days.min()), "doy_max": int(days.max())}
-    row |= _means("s2_mean", dpixels.s2.values, S2_BANDS)
-    return row | _means("s1_mean", np.concatenate([s.values for s in radar]), S1_BANDS)
+    if seen:
+        row |= {
+            "doy_min": min(int(days.min()) for days in seen),
+            "doy_max": max(int(days.max()) for days in seen),
+        }
+    row |= fault_columns(found)
+    row |= _means("s2_mean", found.sums["s2"], num_s2, S2_BANDS)
+    return row | _means("s1_mean", found.sums["s1_asc"] + found.sums["s1_desc"], num_s1, S1_BANDS)
 
 
-def _num_unordered(series: Series) -> int:
-    """Count d-pixels in which a day is not later than the one before it."""
-    owner = np.repeat(np.arange(len(series)), series.counts)
-    back = (np.diff(series.doy.astype(np.int64)) <= 0) & (np.diff(owner) == 0)
-    return len(np.unique(owner[1:][back]))
+def num_observations(found: Scan) -> tuple[int, int]:
+    """Return the optical and the radar observations that were scanned."""
+    return found.observations["s2"], found.observations["s1_asc"] + found.observations["s1_desc"]
 
 
-def _means(name: str, values: npt.NDArray[Any], bands: tuple[str, ...]) -> Row:
-    if not len(values):
+def fault_columns(found: Scan) -> Row:
+    """Return the faults of d-pixels as columns.
+
+    Returns:
+        Per kind of fault the number of observations (or rows) that have it, or, where a few are
+        tolerated, their share ``<kind>_share``; and ``first_<kind>``, where it is first met.
+    """
+    num_s2, num_s1 = num_observations(found)
+    shares = {"zero_dn": num_s2, "saturated": num_s1, "repeated": num_s2 + num_s1}
+    row: Row = {}
+    for kind in KINDS:
+        count = found.count(kind)
+        row[f"first_{kind}"] = found.first(kind)
+        if kind in shares:
+            row[f"{kind}_share"] = count / max(shares[kind], 1)
+        else:
+            row[kind] = count
+    return row
+
+
+def _means(name: str, sums: npt.NDArray[np.int64], num: int, bands: tuple[str, ...]) -> Row:
+    if not num:
         return {}
-    means = values.mean(axis=0, dtype=np.float64)
-    return {f"{name}_{band}": float(mean) for band, mean in zip(bands, means, strict=True)}
+    return {f"{name}_{band}": int(sums[i]) / num for i, band in enumerate(bands)}

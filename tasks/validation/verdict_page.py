@@ -25,12 +25,13 @@ _MOST_FAILURES = 500
 _MOST_TICKS = 400
 
 
-def render(verdict: Verdict, tables: Mapping[str, pd.DataFrame]) -> str:
+def render(verdict: Verdict, tables: Mapping[str, pd.DataFrame], maps: str = "") -> str:
     """Return the page.
 
     Args:
         verdict: What the suite found.
         tables: The statistics that it was held against.
+        maps: Section with maps of observation counts (``tasks.validation.map_page``), as HTML.
     """
     word = "passed" if verdict.success else "failed"
     kind = "pass" if verdict.success else "fail"
@@ -41,6 +42,7 @@ def render(verdict: Verdict, tables: Mapping[str, pd.DataFrame]) -> str:
         f"Suite <code>{verdict.suite[:16]}</code>.</p>",
         _failures(verdict),
         _tiles(verdict, tables),
+        maps,
         _checks(verdict, tables),
     ]
     return (

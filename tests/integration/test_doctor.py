@@ -75,6 +75,22 @@ def test_a_remote_that_does_not_answer_is_a_failure(project: Workspace) -> None:
     assert state(doctor.asked("DVC remote", lambda: doctor.check_remote(project))) == "fail"
 
 
+def test_a_remote_whose_pulls_are_not_hashed_is_a_warning_until_they_are(
+    project: Workspace, tmp_path: Path
+) -> None:
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run(
+        [*dvc, "remote", "add", "-q", "--default", "near", str(tmp_path / "near")],
+        cwd=project.root,
+        check=True,
+    )
+    found = doctor.check_remote(project)
+    assert found.state == "warn"
+    command = found.mend.partition(";")[0].split()[1:]
+    subprocess.run([*dvc, *command], cwd=project.root, check=True)
+    assert doctor.check_remote(project).state == "ok"
+
+
 def test_a_version_that_differs_from_the_lock_is_named(project: Workspace) -> None:
     lock = project.root / "infra" / "lock"
     lock.mkdir(parents=True)

@@ -100,6 +100,11 @@ def make_models(workspace: Workspace) -> None:
     def nothing(stage: Stage) -> None:
         stage.counts["dpixels"] = 1
 
+    def corpus(stage: Stage) -> None:
+        nothing(stage)
+        index = {"rows": 1, "mixing": {"ratio": None, "noise": None}}
+        (stage.build / "index.json").write_text(json.dumps(index))
+
     def checkpoint(
         model: Student | Teacher, architecture: StudentConfig | TeacherConfig
     ) -> Callable[[Stage], None]:
@@ -119,7 +124,7 @@ def make_models(workspace: Workspace) -> None:
 
     teacher = TeacherConfig(latent=4, layers=1, heads=2, feedforward=16, repr_dim=24)
     stand_in("validate", ("ingest",), verdict)
-    stand_in("pack", ("ingest", "validate"), nothing)
+    stand_in("pack", ("ingest", "validate"), corpus)
     stand_in("pretrain", ("pack",), checkpoint(Teacher(teacher), teacher))
     stand_in("cache_targets", ("pack", "pretrain"), nothing)
     for name, architecture in STUDENTS.items():
@@ -140,6 +145,25 @@ def prepare(workspace: Workspace, *, labelled: bool = True, made: bool = False) 
 def scores_of(workspace: Workspace) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((workspace.output("evaluate") / "scores.json").read_text())
     return content
+
+
+def test_an_archive_of_point_tables_alone_gives_a_product_that_says_so(
+    workspace: Workspace, shared_data: Path
+) -> None:
+    (workspace.root / "data" / "points").mkdir(parents=True)
+    shutil.copy(shared_data / "data" / "korea_parcels.parquet", workspace.root / "data" / "points")
+    params = prepare(workspace, made=True)
+    evaluate(workspace, params)
+    assert scores_of(workspace)["labels"] == "none"
+    export(workspace, params)
+    product = json.loads((workspace.output("export") / "product.json").read_text())
+    assert (product["tiles"], product["counts"]["tiles"]) == ([], 0)
+    assert "point tables and no tile" in product["note"]
+    report(workspace, params)
+    page = (workspace.output("report") / "index.html").read_text()
+    assert "No embedding tiles: point tables only" in page
+    assert "there is nothing to map" in page
+    assert "fitted over all tiles" not in page
 
 
 def test_chain_from_students_to_page(workspace: Workspace) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from models.bands import S2_BANDS
 from tasks.errors import ValidationFailed
+from tasks.files import files_below
 from tasks.ingest import Catalogue, ingest, make_catalogue
 from tasks.params import read_params
 from tasks.simulate import write_archive
@@ -367,9 +368,13 @@ def test_stage_writes_the_same_bytes_twice_and_a_page_that_needs_no_network(
     for _ in range(2):
         validate(workspace, params)
         output = workspace.output("validate")
-        written.append({path.name: path.read_bytes() for path in sorted(output.iterdir())})
+        written.append(
+            {p.relative_to(output).as_posix(): p.read_bytes() for p in files_below(output)}
+        )
     assert written[0] == written[1]
     assert {"verdict.json", "index.html", "series.csv", "bands.csv"} <= set(written[0])
+    maps = [name for name in written[0] if name.startswith("observations/")]
+    assert maps == [f"observations/{entry.key}.npy" for entry in make_catalogue(simulated)]
     assert json.loads(written[0]["verdict.json"])["success"] is True
     assert b"http" not in written[0]["index.html"]
     assert (workspace.state / "validation" / "archive" / "data_docs" / "index.html").is_file()

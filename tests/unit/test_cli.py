@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = ("embed", "up", "run", "doctor", "sample", "promote", "registry", "models", "package")
+COMMANDS = (
+    "embed",
+    "up",
+    "run",
+    "doctor",
+    "sample",
+    "promote",
+    "registry",
+    "models",
+    "package",
+    "verify",
+)
 HEAVY = ("torch", "mlflow", "prefect", "great_expectations", "numpy", "pandas", "deepspeed")
 
 

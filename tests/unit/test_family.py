@@ -10,6 +10,7 @@ from models.cost import TYPICAL, Observations
 from models.student import STUDENTS
 from models.teacher import TEACHERS, Teacher
 from tasks import cli
+from tasks.commands import embedding
 from tasks.family import Member, family, render
 
 
@@ -52,7 +53,7 @@ def test_options_change_the_arithmetic_and_nothing_else() -> None:
 
 
 def test_without_options_the_command_speaks_of_the_typical_dpixel() -> None:
-    given = signature(cli.models).parameters
+    given = signature(embedding.models).parameters
     assert Observations(given["s2"].default, given["s1"].default) == TYPICAL
 
 

@@ -73,8 +73,12 @@ def test_each_heavy_library_has_one_importer() -> None:
     graph = grimp.build_graph("tasks", "models", "flows", include_external_packages=True)
     for library in ("mlflow", "deepspeed", "great_expectations", "sklearn", "onnx", "onnxruntime"):
         assert len(graph.find_modules_that_directly_import(library)) == 1, library
-    formats = {"tasks.shards", "tasks.embedding.points"}  # Arrow IPC and Parquet
+    arrow = {f"tasks.shards.{part}" for part in ("index", "reader", "rows", "taking", "writer")}
+    parquet = {"tasks.points", "tasks.stac.point_tables"}
+    formats = arrow | parquet | {"tasks.inspection.shard_files"}
     assert graph.find_modules_that_directly_import("pyarrow") == formats
+    pictures = {"tasks.reporting.maps", "tasks.inspection.drawing"}
+    assert graph.find_modules_that_directly_import("matplotlib") == pictures
     importers = graph.find_modules_that_directly_import("prefect")
     assert importers
     assert all(name.startswith("flows") for name in importers)

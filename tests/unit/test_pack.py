@@ -1,121 +1,314 @@
+"""Packing as a whole: which d-pixels, in which order, in which files, whatever happens meanwhile."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.tiles import write_region
+from models.dpixel import DPixels
 from models.hashing import hash_u64
+from tasks.errors import DataError, ParamsError
 from tasks.files import sha256_of
-from tasks.ingest import Catalogue, make_catalogue
-from tasks.pack import _gather, _scatter, accept
+from tasks.ingest import Catalogue
+from tasks.packing.gather import keys_of_ranks
+from tasks.packing.scatter import scatter
+from tasks.packing.sources import accept
+from tasks.packing.spill import open_runs
 from tasks.params import PackParams
-from tasks.shards import ShardSet, read_dpixels, write_index
 from tasks.simulate import write_archive
 from tasks.simulator.config import SimulatorConfig
 from tasks.tiles import dpixels_of, read_tile
+from tests.corpora import make_dpixels
+from tests.packs import catalogue_of, contents, pack_into, pack_params, read_blocks, read_ids
+from tests.packs import read_index as index_of
+
+LEAST = 4  # MB: several runs of this archive
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    archive = tmp_path_factory.mktemp("archive") / "data"
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive") / "data"
     config = SimulatorConfig(seed=5, num_tiles=3, tile_size_px=16, years=(2021, 2022))
-    write_archive(config, archive)
-    return Catalogue(archive, tuple(make_catalogue(archive)))
+    write_archive(config, folder)
+    return folder
 
 
-def settings(**changes: int) -> PackParams:
-    return PackParams(**({"seed": 1, "rows_per_shard": 400, "min_s2": 4, "min_s1": 4} | changes))
+@pytest.fixture(scope="module")
+def catalogue(archive: Path) -> Catalogue:
+    return catalogue_of(archive)
 
 
-def pack(catalogue: Catalogue, folder: Path, params: PackParams) -> ShardSet:
-    folder.mkdir(exist_ok=True)
-    _scatter(catalogue, folder / "spill", params)
-    names, _ = _gather(folder / "spill", folder / "shards", params)
-    write_index(folder / "shards", names, {})
-    return ShardSet(folder / "shards")
+@pytest.fixture(scope="module")
+def packed(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_into(catalogue, tmp_path_factory.mktemp("packed"), pack_params())
 
 
-def all_ids(shards: ShardSet) -> np.ndarray:
-    return np.concatenate([shards.shard(i).pixel_id for i in range(len(shards.entries))])
-
-
-def test_every_accepted_dpixel_is_in_exactly_one_shard(
-    catalogue: Catalogue, tmp_path: Path
-) -> None:
-    params = settings()
-    found = all_ids(pack(catalogue, tmp_path, params))
-    expected = [
-        accept(read_tile(catalogue.tile(i)), catalogue.first_pixel_id(i), params)[0].pixel_id
-        for i in range(len(catalogue))
-    ]
-    assert sorted(found) == sorted(np.concatenate(expected))
-    assert len(set(found)) == len(found)
-
-
-def test_observations_of_a_packed_dpixel_are_those_of_its_tile(
-    catalogue: Catalogue, tmp_path: Path
-) -> None:
-    shards = pack(catalogue, tmp_path, settings())
-    for row in (0, 57, len(shards) - 1):
-        packed = shards.take(np.array([row]))
-        index, pixel = divmod(int(packed.pixel_id[0]), 1 << 32)
+def accepted(catalogue: Catalogue, params: PackParams) -> list[DPixels]:
+    parts = []
+    for index in range(len(catalogue)):
         tile = read_tile(catalogue.tile(index))
-        direct = dpixels_of(tile, np.array([pixel]), catalogue.first_pixel_id(index))
-        assert np.array_equal(packed.s2.values, direct.s2.values)
-        assert np.array_equal(packed.s1_desc.doy, direct.s1_desc.doy)
+        inside = np.flatnonzero(tile.region.reshape(-1))
+        parts.append(dpixels_of(tile, inside, catalogue.first_pixel_id(index)))
+    return [accept(part, params)[0] for part in parts]
 
 
-def test_order_follows_the_hash_across_shards(catalogue: Catalogue, tmp_path: Path) -> None:
-    params = settings()
-    keys = hash_u64(params.seed, all_ids(pack(catalogue, tmp_path, params)))
-    assert np.all(np.diff(keys.astype(object)) > 0)
+def test_every_accepted_dpixel_is_there_exactly_once(catalogue: Catalogue, packed: Path) -> None:
+    expected = np.concatenate([part.pixel_id for part in accepted(catalogue, pack_params())])
+    found = read_ids(packed)
+    assert len(set(found.tolist())) == len(found)
+    assert np.array_equal(np.sort(found), np.sort(expected))
 
 
-def test_a_batch_mixes_the_tiles_as_a_random_draw_would(
+def test_every_packed_dpixel_has_the_observations_of_its_tile(
+    catalogue: Catalogue, packed: Path
+) -> None:
+    direct = DPixels.concatenate(accepted(catalogue, pack_params()))
+    found = DPixels.concatenate(read_blocks(packed))
+    expected = direct.take(np.argsort(direct.pixel_id)[np.argsort(np.argsort(found.pixel_id))])
+    assert np.array_equal(found.pixel_id, expected.pixel_id)
+    for name in ("s2", "s1_asc", "s1_desc"):
+        a, b = getattr(found, name), getattr(expected, name)
+        assert np.array_equal(a.values, b.values)
+        assert np.array_equal(a.doy, b.doy)
+        assert np.array_equal(a.offsets, b.offsets)
+
+
+def test_the_order_is_that_of_the_hash_across_shards(packed: Path) -> None:
+    keys = hash_u64(1, read_ids(packed))
+    assert np.all(keys[1:] > keys[:-1])
+
+
+def test_all_blocks_and_shards_but_the_last_are_full(packed: Path) -> None:
+    blocks = [len(block) for block in read_blocks(packed)]
+    assert set(blocks[:-1]) == {64}
+    assert 0 < blocks[-1] <= 64
+    shards = [entry["rows"] for entry in index_of(packed)["shards"]]
+    assert set(shards[:-1]) == {384}
+    assert len(shards) > 2
+
+
+def test_a_batch_mixes_the_tiles_as_a_random_draw_would(packed: Path) -> None:
+    tiles = (read_ids(packed) >> np.uint64(32)).astype(int)
+    share = np.bincount(tiles) / len(tiles)
+    batches = tiles[: len(tiles) // 64 * 64].reshape(-1, 64)
+    counts = np.array([np.bincount(batch, minlength=len(share)) for batch in batches])
+    # Pearson's statistic per batch is chi-squared with 5 degrees of freedom: mean 5.
+    statistic = ((counts - 64 * share) ** 2 / (64 * share)).sum(axis=1)
+    assert 3.0 < statistic.mean() < 7.0
+    ratio = statistic.mean() / (5 * (len(tiles) - 64) / (len(tiles) - 1))
+    assert index_of(packed)["mixing"]["batch_rows"] in (64, 128)
+    assert index_of(packed)["mixing"]["ratio"] == pytest.approx(ratio, abs=0.5)
+
+
+def test_the_index_has_the_digest_of_every_shard(packed: Path) -> None:
+    for entry in index_of(packed)["shards"]:
+        assert entry["sha256"] == sha256_of(packed / entry["name"])
+
+
+def test_memory_and_threads_change_no_byte(
+    catalogue: Catalogue, packed: Path, tmp_path: Path
+) -> None:
+    params = pack_params(memory_mb=LEAST, threads=3)
+    scattered = scatter(catalogue, tmp_path / "work" / "spill", params)
+    assert sum(scattered.rows.values()) == len(read_ids(packed))
+    assert len(open_runs(tmp_path / "work" / "spill")) > 1
+    assert contents(pack_into(catalogue, tmp_path, params)) == contents(packed)
+
+
+def test_memory_and_threads_are_not_in_a_manifest() -> None:
+    settings = pack_params(memory_mb=LEAST, threads=7).model_dump(mode="json")
+    assert not {"memory_mb", "threads"} & settings.keys()
+    assert {"seed", "rows_per_shard", "block_rows", "min_s2", "min_s1"} <= settings.keys()
+
+
+def test_another_seed_is_another_order_of_the_same_dpixels(
+    catalogue: Catalogue, packed: Path, tmp_path: Path
+) -> None:
+    one, two = read_ids(packed), read_ids(pack_into(catalogue, tmp_path, pack_params(seed=2)))
+    assert np.array_equal(np.sort(one), np.sort(two))
+    assert not np.array_equal(one, two)
+
+
+class Killed(BaseException):
+    """Raised at a write, where a kill would end the process."""
+
+
+def killing(at: int) -> Callable[..., Any]:
+    rename, done = Path.replace, iter(range(1, 10**6))
+
+    def replace(path: Path, target: Path) -> Path:
+        if next(done) == at:
+            raise Killed
+        return rename(path, target)
+
+    return replace
+
+
+def test_attempts_stopped_at_later_and_later_writes_end_with_the_same_bytes(
+    catalogue: Catalogue, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, left = pack_params(memory_mb=LEAST), []
+    for at in range(1, 100):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killing(at))
+            try:
+                build = pack_into(catalogue, tmp_path, params)
+                break
+            except Killed:
+                left.append({path.name for path in (tmp_path / "work").rglob("*.*")})
+    assert contents(build) == contents(packed)
+    # Among the stops was one between a run and its record, and one behind shards.
+    assert any("run-00000.bin" in names and "run-00000.json" not in names for names in left)
+    assert any("dpixels-00000.arrow" in names for names in left)
+
+
+def test_what_is_finished_is_not_made_again(catalogue: Catalogue, tmp_path: Path) -> None:
+    pack_into(catalogue, tmp_path, pack_params())
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "shards").iterdir()}
+    again = pack_into(catalogue, tmp_path, pack_params())
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    for path in (path for path in made if path.suffix == ".arrow"):
+        assert path.samefile(again / path.name)  # a link: no byte is on the disk twice
+
+
+def test_runs_are_removed_once_every_shard_is_there(catalogue: Catalogue, tmp_path: Path) -> None:
+    pack_into(catalogue, tmp_path, pack_params())
+    assert not list((tmp_path / "work").rglob("*.bin"))
+
+
+def test_a_run_cut_short_is_named(catalogue: Catalogue, tmp_path: Path) -> None:
+    scatter(catalogue, tmp_path / "work" / "spill", pack_params())
+    run = tmp_path / "work" / "spill" / "run-00000.bin"
+    with run.open("rb+") as stream:
+        stream.truncate(run.stat().st_size - 1)
+    with pytest.raises(DataError, match=r"run-00000\.bin: expected a run of \d+ bytes"):
+        pack_into(catalogue, tmp_path, pack_params())
+
+
+def test_a_shard_larger_than_the_memory_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"Lower pack\.rows_per_shard, or raise pack\.memory_mb"):
+        pack_into(catalogue, tmp_path, pack_params(memory_mb=LEAST, rows_per_shard=6400))
+    # Neither is part of what the runs are, so the next attempt goes on behind them.
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("run-*")}
+    build = pack_into(catalogue, tmp_path, pack_params(rows_per_shard=6400))
+    assert len(index_of(build)["shards"]) == 1
+    assert all(path.stat().st_mtime_ns == runs[path] for path in runs if path.exists())
+
+
+def test_an_archive_of_thin_dpixels_is_refused_with_the_reasons(
     catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    tiles = all_ids(pack(catalogue, tmp_path, settings())) >> np.uint64(32)
-    share = np.bincount(tiles.astype(int)) / len(tiles)
-    batches = tiles[: len(tiles) // 64 * 64].reshape(-1, 64).astype(int)
-    counts = np.array([np.bincount(batch, minlength=len(share)) for batch in batches])
-    expected = 64 * share
-    # Pearson's statistic per batch is chi-squared with 5 degrees of freedom: mean 5.
-    statistic = ((counts - expected) ** 2 / expected).sum(axis=1)
-    assert 3.0 < statistic.mean() < 7.0
+    with pytest.raises(DataError, match=r"none in the whole archive \(1536 few_optical\)"):
+        pack_into(catalogue, tmp_path, pack_params(min_s2=300))
 
 
-def test_packing_twice_gives_the_same_bytes(catalogue: Catalogue, tmp_path: Path) -> None:
-    first, second = (pack(catalogue, tmp_path / name, settings()) for name in ("a", "b"))
-    assert first.entries == second.entries
-    for entry in first.entries:
-        assert sha256_of(first.folder / entry.name) == entry.sha256
-
-
-def test_another_seed_is_another_order(catalogue: Catalogue, tmp_path: Path) -> None:
-    one = all_ids(pack(catalogue, tmp_path / "a", settings()))
-    two = all_ids(pack(catalogue, tmp_path / "b", settings(seed=2)))
-    assert sorted(one) == sorted(two)
-    assert not np.array_equal(one, two)
+def test_ranks_are_found_exactly_whatever_the_budget(
+    catalogue: Catalogue, packed: Path, tmp_path: Path
+) -> None:
+    scatter(catalogue, tmp_path, pack_params(memory_mb=LEAST))
+    keys = hash_u64(1, read_ids(packed))
+    ranks = np.array([0, 1, 63, 64, 700, len(keys) - 1])
+    for budget in (300, 5000, 10**9):
+        assert keys_of_ranks(open_runs(tmp_path), ranks, budget=budget) == keys[ranks].tolist()
 
 
 def test_thin_dpixels_are_counted_once_by_their_first_reason(catalogue: Catalogue) -> None:
     tile = read_tile(catalogue.tile(0))
-    kept, rejected = accept(tile, 0, settings(min_s2=30, min_s1=40))
-    height, width = tile.shape
-    assert len(kept) + sum(rejected.values()) == height * width
+    dpixels = dpixels_of(tile, np.arange(tile.region.size), 0)
+    kept, rejected = accept(dpixels, pack_params(min_s2=30, min_s1=40))
+    assert len(kept) + sum(rejected.values()) == len(dpixels)
     assert kept.s2.counts.min() >= 30
     assert kept.s1_counts.min() >= 40
+    thin = dpixels.s2.counts < 30
+    assert rejected["few_optical"] == thin.sum()
+    assert rejected["few_radar"] == (~thin & (dpixels.s1_counts < 40)).sum()
 
 
-def test_spilled_tiles_are_not_read_again(catalogue: Catalogue, tmp_path: Path) -> None:
-    params = settings()
-    whole = pack(catalogue, tmp_path / "whole", params)
-    spill = tmp_path / "part" / "spill"
-    _scatter(catalogue, spill, params)
-    # What a kill in the second tile would leave: one finished tile and a half-written one.
-    for folder in sorted(spill.iterdir())[1:]:
-        (folder / "rejected.json").unlink()
-    before = (spill / "000000" / "rejected.json").stat().st_mtime_ns
-    resumed = pack(catalogue, tmp_path / "part", params)
-    assert (spill / "000000" / "rejected.json").stat().st_mtime_ns == before
-    assert resumed.entries == whole.entries
-    assert len(read_dpixels(resumed.folder / resumed.entries[0].name)) == resumed.entries[0].rows
+def test_the_index_counts_what_was_left_out_by_reason_and_source(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    build = pack_into(catalogue, tmp_path, pack_params(min_s2=25, memory_mb=LEAST))
+    index, total = index_of(build), Counter[str]()
+    owners = np.bincount((read_ids(build) >> np.uint64(32)).astype(int))
+    for number, entry in enumerate(catalogue.entries):
+        found = index["sources"][entry.key]
+        assert found["rows"] == owners[number]
+        assert found["rows"] + sum(found["rejected"].values()) == 256
+        total.update(found["rejected"])
+    assert {reason: n for reason, n in index["rejected"].items() if n} == +total
+    assert index["rejected"]["few_optical"] > 0
+
+
+def test_pixels_outside_the_region_are_counted_and_never_read(
+    archive: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(archive, tmp_path / "data")
+    region = np.zeros((16, 16), np.uint8)
+    region[5:9, 3:11] = 1
+    write_region(tmp_path / "data" / "tiles" / "2021" / "0_0_16_16" / "roi.tiff", region)
+    catalogue = catalogue_of(tmp_path / "data")
+    build = pack_into(catalogue, tmp_path / "out", pack_params())
+    index = index_of(build)
+    assert index["sources"]["2021/0_0_16_16"]["rejected"]["outside"] == 256 - 4 * 8
+    first = [e.key for e in catalogue.entries].index("2021/0_0_16_16")
+    ids = read_ids(build)
+    pixels = (ids[ids >> np.uint64(32) == first] & np.uint64(2**32 - 1)).astype(int)
+    assert region.reshape(-1)[pixels].all()
+
+
+def test_bytes_are_compared_with_the_raw_dates(catalogue: Catalogue, packed: Path) -> None:
+    found, rows, raw = index_of(packed)["bytes"], 0, 0
+    for index, part in enumerate(accepted(catalogue, pack_params())):
+        tile = read_tile(catalogue.tile(index))
+        dates = sum(len(doys) for _, doys in tile.radar.values())
+        raw += len(part) * (23 * len(tile.doys) + 6 * dates)
+        rows += len(part)
+    assert found["raw_per_dpixel"] == pytest.approx(raw / rows)
+    size = sum(path.stat().st_size for path in packed.glob("dpixels-*.arrow"))
+    assert found["per_dpixel"] == pytest.approx(size / rows)
+    assert found["two_view_chunks_per_dpixel"] == 4480
+
+
+def write_points(path: Path, dpixels: DPixels) -> None:
+    columns: dict[str, Any] = {"pixel_id": [f"p{row}" for row in range(len(dpixels))]}
+    for name in ("s2", "s1_asc", "s1_desc"):
+        series = getattr(dpixels, name)
+        parts = [series.slice(row, row + 1) for row in range(len(dpixels))]
+        columns[name] = [part.values.reshape(-1).tolist() for part in parts]
+        columns[f"{name}_doy"] = [part.doy.tolist() for part in parts]
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+
+
+def test_rows_of_a_point_table_are_shuffled_in_with_the_tiles(
+    archive: Path, packed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(archive, tmp_path / "data")
+    rows = make_dpixels(300, seed=3)
+    write_points(tmp_path / "data" / "points" / "sites.parquet", rows)
+    catalogue = catalogue_of(tmp_path / "data")
+    build = pack_into(catalogue, tmp_path / "out", pack_params())
+    found = DPixels.concatenate(read_blocks(build))
+    of_table = np.flatnonzero(found.pixel_id >> np.uint64(32) == len(catalogue))
+    expected, _ = accept(rows, pack_params())
+    entry = index_of(build)["sources"]["points/sites"]
+    assert len(of_table) == entry["rows"] == len(expected)
+    assert len(found) == len(read_ids(packed)) + len(expected)
+    row = found.take(of_table[:1])
+    number = int(row.pixel_id[0] & np.uint64(2**32 - 1))
+    assert np.array_equal(row.s2.values, rows.take(np.array([number])).s2.values)
+    assert np.ptp(of_table) > 0.8 * len(found)
+
+
+def test_a_real_tile_is_packed(shared_data: Path, tmp_path: Path) -> None:
+    catalogue = catalogue_of(shared_data / "data" / "be2018")
+    build = pack_into(catalogue, tmp_path, pack_params(rows_per_shard=2048, block_rows=256))
+    assert index_of(build)["sources"]["0_0_64_64"]["rows"] == 4096
+    assert index_of(build)["observations"]["s1_desc"] == 0

@@ -14,9 +14,9 @@ from models.student import Student
 from tasks.checkpoints import Checkpoint, open_checkpoint
 from tasks.embed_points import embed_points
 from tasks.embedding.blocks import BLOCK_DPIXELS
-from tasks.embedding.points import open_points
 from tasks.embedding.report import Options
 from tasks.errors import DataError, ParamsError
+from tasks.points import open_points
 from tests.embedding import TINY, encode, write_student
 
 Rows = list[dict[str, Any]]

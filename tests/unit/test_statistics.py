@@ -168,6 +168,7 @@ def test_survey_of_an_empty_folder_notes_every_optical_file(tmp_path: Path) -> N
 
 def series(num: int, bands: int, dtype: str, counts: list[int], days: list[int]) -> Series:
     values = np.full((num, bands), 3000, dtype)
+    values[:] += np.where(np.arange(num) % 2, 10, -10)[:, None].astype(dtype)
     return Series(values, np.array(days, np.int16), offsets_of(np.array(counts)))
 
 
@@ -186,7 +187,7 @@ def test_shard_statistics_by_hand() -> None:
     assert (row["s2_observations"], row["s1_observations"]) == (4, 2)
     assert (row["min_s2"], row["min_s1"]) == (2, 1)
     assert (row["doy_min"], row["doy_max"]) == (3, 200)
-    assert (row["nan"], row["duplicate_ids"], row["unordered"]) == (0, 0, 0)
+    assert (row["duplicate_ids"], row["unordered"], row["zero_dn_share"]) == (0, 0, 0)
     assert [row[f"s2_mean_{band}"] for band in S2_BANDS] == [3000.0] * 10
     assert [row[f"s1_mean_{band}"] for band in S1_BANDS] == [3000.0, 1000.0]
 

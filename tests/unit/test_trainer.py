@@ -5,43 +5,34 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from models.dpixel import DPixels, Series
 from tasks.errors import DataError
 from tasks.files import write_json
 from tasks.params import PretrainParams, read_params
-from tasks.shards import write_dpixels, write_index
-from tasks.training.launch import JOB
-from tasks.training.trainer import _batches, learning_rate
+from tasks.pretrain import TeacherObjective
+from tasks.stage import Stage
+from tasks.training.launch import JOB, Job, run_training
+from tasks.training.records import Recorder
+from tasks.training.trainer import Batch, learning_rate
+from tasks.training.trainer import train as train_in_process
+from tasks.workspace import Workspace
+from tests.corpora import make_dpixels, write_corpus
+from tests.streams import damage_block
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # What PyTorch and DeepSpeed say of their own parts, where a test trains in this process.
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+]
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def make_dpixels(num: int, seed: int) -> DPixels:
-    """Build d-pixels with 0 to 30 observations a sensor, some with an empty one."""
-    random = np.random.default_rng(seed)
-
-    def series(num_bands: int, kind: type[np.generic]) -> Series:
-        counts = random.integers(0, 30, num)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        total = int(offsets[-1])
-        # Each d-pixel has levels of its own, so two views of it have something in common.
-        level = np.repeat(random.integers(500, 9000, (num, num_bands)), counts, axis=0)
-        values = (level + random.integers(-300, 300, (total, num_bands))).astype(kind)
-        return Series(values, random.integers(1, 366, total).astype(np.int16), offsets)
-
-    return DPixels(
-        np.arange(num, dtype=np.uint64),
-        series(10, np.uint16),
-        series(2, np.int16),
-        series(2, np.int16),
-    )
 
 
 def small(**changes: object) -> PretrainParams:
@@ -55,9 +46,7 @@ def small(**changes: object) -> PretrainParams:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pack")
-    for index, name in enumerate(["dpixels-00000.arrow", "dpixels-00001.arrow"]):
-        write_dpixels(folder / name, make_dpixels(30, index))
-    write_index(folder, ["dpixels-00000.arrow", "dpixels-00001.arrow"], {})
+    write_corpus(folder, make_dpixels(60, seed=0), block_rows=10, shard_blocks=3)
     return folder
 
 
@@ -150,6 +139,52 @@ def test_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert train(tmp_path / "run", corpus) == read_records(uninterrupted)
 
 
+class Stopped(Exception):
+    """What a run meets that is killed."""
+
+
+class Watched(TeacherObjective):
+    """The teacher's objective, stopped at a step, with the rows that it was given."""
+
+    def __init__(self, job: Job, params: PretrainParams, stop_at: int | None) -> None:
+        super().__init__(job, params)
+        self.stop_at, self.seen = stop_at, dict[int, list[int]]()
+
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        if batch.step == self.stop_at:
+            raise Stopped
+        self.seen[batch.step] = np.concatenate([part.rows for part in batch.parts]).tolist()
+        return super().loss(module, batch)
+
+
+def train_here(
+    work: Path, corpus: Path, stop_at: int | None = None
+) -> tuple[dict[int, list[int]], dict[str, Tensor]]:
+    """Train in this process with a checkpoint at every step; return rows and weights."""
+    work.mkdir(exist_ok=True)
+    params = small(checkpoint_every=1)
+    job = Job("pretrain", {}, {"pack": str(corpus)}, str(work))
+    objective = Watched(job, params, stop_at)
+    weights = train_in_process(objective, params, work, Recorder(work / "records.jsonl"))
+    return objective.seen, weights
+
+
+def test_a_run_stopped_at_any_step_goes_on_with_the_same_rows_to_the_same_weights(
+    corpus: Path, tmp_path: Path
+) -> None:
+    rows, weights = train_here(tmp_path / "whole", corpus)
+    assert list(rows) == list(range(9))
+    assert len({tuple(sorted(step)) for step in rows.values()}) == 9
+    for stop_at in range(1, 9):
+        work = tmp_path / f"stopped-{stop_at}"
+        with pytest.raises(Stopped):
+            train_here(work, corpus, stop_at)
+        later, again = train_here(work, corpus)
+        assert later == {step: rows[step] for step in range(stop_at, 9)}
+        assert all(torch.equal(again[name], weights[name]) for name in weights)
+        assert read_records(work) == read_records(tmp_path / "whole")
+
+
 @pytest.fixture(scope="module")
 def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """Losses of one process at ZeRO stage 1."""
@@ -166,24 +201,6 @@ def test_processes_and_zero_stages_agree_on_the_loss(
     assert [r["loss"] for r in found] == pytest.approx(expected, rel=2e-4)
 
 
-def test_rows_of_a_step_do_not_depend_on_the_number_of_processes() -> None:
-    params = small()
-    whole = list(_batches(60, params, 0, 1, 0))
-    halves = [list(_batches(60, params, rank, 2, 0)) for rank in (0, 1)]
-    for step, batch in enumerate(whole):
-        rows = np.concatenate([half[step].rows for half in halves])
-        assert np.array_equal(rows, batch.rows)
-        assert {half[step].view_length for half in halves} == {batch.view_length}
-
-
-def test_an_epoch_visits_every_row_once() -> None:
-    params = small(steps=15)
-    rows = np.concatenate([b.rows for b in _batches(60, params, 0, 1, 0)])
-    first, second = rows[:60], rows[60:120]
-    assert sorted(first) == list(range(60)) == sorted(second)
-    assert not np.array_equal(first, second)
-
-
 def test_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
     params = small(steps=100, learning_rate=2.0, warmup_share=0.1)
     rates = [learning_rate(step, params) for step in range(100)]
@@ -194,13 +211,36 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
 
 
 def test_batch_larger_than_the_corpus_is_refused_by_name(corpus: Path, tmp_path: Path) -> None:
-    from tasks.pretrain import TeacherObjective
-    from tasks.training.launch import Job
-    from tasks.training.records import Recorder
-    from tasks.training.trainer import train as train_here
-
     params = small(batch_size=64)
-    job = Job("pretrain", {}, {"pack": str(corpus)}, str(tmp_path))
-    objective = TeacherObjective(job, params)
+    objective = TeacherObjective(Job("pretrain", {}, {"pack": str(corpus)}, str(tmp_path)), params)
     with pytest.raises(DataError, match="batch of 64 d-pixels; found 60"):
-        train_here(objective, params, tmp_path, Recorder(tmp_path / "records.jsonl"))
+        train_in_process(objective, params, tmp_path, Recorder(tmp_path / "records.jsonl"))
+
+
+class Silent:
+    """A tracker that nobody reads."""
+
+    def log_metrics(self, rows: list[dict[str, float]]) -> None:
+        """Take records."""
+
+
+def test_blocks_that_were_skipped_are_in_the_output_and_its_counts(
+    tmp_path: Path, corpus: Path
+) -> None:
+    shutil.copytree(corpus, tmp_path / "pack")
+    shard = damage_block(tmp_path / "pack", 4)
+    for name in ("build", "work"):
+        (tmp_path / name).mkdir()
+    stream = {"lanes": 4, "window_blocks": 2, "on_damage": "skip", "max_damaged_share": 0.5}
+    stage = Stage(
+        "pretrain",
+        Workspace(tmp_path),
+        {"pack": tmp_path / "pack"},
+        *(tmp_path / "build", tmp_path / "work"),
+        cast(Any, Silent()),
+    )
+    run_training("tasks.pretrain", TeacherObjective, stage, small(stream=stream))
+    skipped = json.loads((tmp_path / "build" / "skipped_blocks.json").read_text())
+    assert stage.counts == {"skipped_blocks": 1}
+    assert [(row["epoch"], row["block"]) for row in skipped] == [(0, 4), (1, 4), (2, 4)]
+    assert all(shard in row["where"] for row in skipped)

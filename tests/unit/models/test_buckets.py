@@ -7,10 +7,8 @@ from models.bands import NORMALISATIONS
 from models.buckets import (
     bucket_of,
     fill_positions,
-    gather,
     ladder,
     merge_s1,
-    normalised_s2,
     resample_indices,
 )
 from tests.unit.models.arrays import random_dpixels
@@ -119,16 +117,6 @@ def test_impossible_buckets_are_refused() -> None:
 def test_filling_many_rows_equals_filling_each(counts: list[int], bucket: int) -> None:
     expected = [resample_indices(n, bucket).tolist() for n in counts]
     assert expected == fill_positions(np.array(counts, dtype=np.int64), bucket).tolist()
-
-
-def test_gather_reads_the_positions_within_each_row() -> None:
-    series = normalised_s2(random_dpixels(12, seed=4), STUDENT)
-    rows = np.flatnonzero(series.counts > 2)
-    values, doy = gather(series, rows, np.tile([2, 0], (len(rows), 1)))
-    for place, row in enumerate(rows):
-        start = series.offsets[row]
-        assert values[place].tolist() == series.values[[start + 2, start]].tolist()
-        assert doy[place].tolist() == series.doy[[start + 2, start]].tolist()
 
 
 def test_merged_radar_is_ascending_then_descending_each_by_its_own_statistics() -> None:

@@ -4,25 +4,32 @@
     s2, s2_doy                               observations x 10 bands, flattened; day of year of each
     s1_asc, s1_asc_doy, s1_desc, s1_desc_doy likewise x 2; empty lists where an orbit saw nothing
 
-Other columns (labels, groups, coordinates) are left alone. The answer has `pixel_id` and
-`embedding`, or `codes` and `scale`.
+Other columns (labels, groups, coordinates) are left alone; ``year`` is the calendar year, 0 unknown.
+Tables in the folder ``points/`` of an archive belong to it.
+
+This is the only importer of Parquet. It knows nothing of embeddings: what a model answers is put
+into columns in ``tasks.embedding.point_answers``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series, offsets_of
-from models.quantize import quantize
-from tasks.embedding.blocks import BLOCK_DPIXELS, Block, Embedded
-from tasks.embedding.codes import check_codes
 from tasks.errors import DataError
+
+BLOCK_ROWS = 4096
+"""Rows read together: a few megabytes, whatever the size of the table."""
+
+FOLDER = "points"
+"""Folder of an archive that holds its tables."""
 
 _STREAMS = {
     "s2": (len(S2_BANDS), np.uint16),
@@ -44,8 +51,10 @@ class PointTable:
         """Return the number of d-pixels."""
         return len(self.ids)
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the d-pixels, a block at a time.
+    def blocks(self) -> Iterator[tuple[npt.NDArray[np.int64], DPixels]]:
+        """Yield row numbers and the d-pixels there, at most ``BLOCK_ROWS`` at a time.
+
+        ``pixel_id`` of the d-pixels is the row number; the table's own column is ``ids``.
 
         Raises:
             DataError: A list is null, or its values and days do not fit together.
@@ -53,7 +62,7 @@ class PointTable:
         columns = [column for name in _STREAMS for column in (name, f"{name}_doy")]
         start = 0
         with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(BLOCK_DPIXELS, columns=columns):
+            for batch in file.iter_batches(BLOCK_ROWS, columns=columns):
                 rows = np.arange(start, start + len(batch))
                 streams = [_series(self.path, batch, name, start) for name in _STREAMS]
                 yield rows, DPixels(rows.astype(np.uint64), *streams)
@@ -84,27 +93,85 @@ def open_points(path: Path) -> PointTable:
     return PointTable(path, ids)
 
 
-def write_points(
-    path: Path, table: PointTable, blocks: Iterable[Embedded], *, dim: int, as_codes: bool
-) -> None:
-    """Write the embeddings of a table, whose ``blocks`` come in order, cut to ``dim``.
+def find_tables(archive: Path) -> list[Path]:
+    """List the point tables of an archive, sorted by name; empty where it has none."""
+    return sorted(path for path in (archive / FOLDER).glob("*.parquet") if path.is_file())
+
+
+def columns_of(path: Path) -> dict[str, str]:
+    """Return the columns of a Parquet file and their types.
 
     Raises:
-        DataError: A block cannot be an embedding; see ``check_codes``.
+        DataError: Not a Parquet file.
     """
-    numbers = {"codes": pa.list_(pa.int8()), "scale": pa.float32()}
-    vectors = {"embedding": pa.list_(pa.float32())}
-    kinds = {"pixel_id": table.ids.type} | (numbers if as_codes else vectors)
-    with pq.ParquetWriter(path, pa.schema(list(kinds.items()))) as sink:
-        for block in blocks:
-            ids = table.ids.slice(int(block.rows[0]), len(block.rows))
-            codes, scales = quantize(block.embedding)
-            check_codes(codes, scales, block, lambda row: f"row {row} of {table.path}")
-            if as_codes:
-                columns = [ids, _lists(codes[:, :dim]), pa.array(scales)]
-            else:
-                columns = [ids, _lists(block.embedding[:, :dim])]
-            sink.write_table(pa.Table.from_arrays(columns, schema=sink.schema))
+    try:
+        with pq.ParquetFile(path) as file:
+            return {field.name: str(field.type) for field in file.schema_arrow}
+    except (pa.ArrowException, OSError) as error:
+        raise _refusal(path, "a readable Parquet file", str(error)) from error
+
+
+def read_numbers(path: Path, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Read whole columns of numbers from a Parquet table of any kind.
+
+    Raises:
+        DataError: Not a Parquet file, or a column is missing, not of numbers, or has gaps.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            if missing := [name for name in columns if name not in file.schema_arrow.names]:
+                raise _refusal(path, f"columns {', '.join(columns)}", f"no {', '.join(missing)}")
+            found = file.read(columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise _refusal(path, "a readable Parquet file", str(error)) from error
+    for name in columns:
+        kind, gaps = found.column(name).type, found.column(name).null_count
+        if gaps or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise _refusal(path, f"a number in every row of {name}", f"{kind}, {gaps} null")
+    return {name: found.column(name).to_numpy() for name in columns}
+
+
+def describe_points(path: Path) -> tuple[int, int]:
+    """Return the number of rows, and the year that all rows name; 0 where they name none or several.
+
+    Raises:
+        DataError: Not a Parquet file.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = int(file.metadata.num_rows)
+            if "year" not in file.schema_arrow.names:
+                return rows, 0
+            years = file.read(columns=["year"]).column(0).unique().to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise _refusal(path, "a readable Parquet file", str(error)) from error
+    only = years[0] if len(years) == 1 else 0
+    return rows, only if isinstance(only, int) else 0
+
+
+def write_table(
+    path: Path, ids: Any, kinds: Mapping[str, str], parts: Iterable[Mapping[str, Any]]
+) -> None:
+    """Write a table of ``pixel_id`` and numeric columns, part by part.
+
+    Args:
+        path: File to write.
+        ids: Column ``pixel_id``, as ``PointTable.ids`` has it.
+        kinds: Element type of each other column by name, e.g. ``float32``.
+        parts: Rows in the order of ``ids``: per column (n,) numbers, or (n, width) for lists.
+    """
+    sink, start = None, 0
+    try:
+        for part in parts:
+            columns = {name: _column(part[name], kind) for name, kind in kinds.items()}
+            rows = len(next(iter(columns.values())))
+            table = pa.table({"pixel_id": ids.slice(start, rows), **columns})
+            sink = sink or pq.ParquetWriter(path, table.schema)
+            sink.write_table(table)
+            start += rows
+    finally:
+        if sink:
+            sink.close()
 
 
 def _holds_lists(file: Any, name: str) -> bool:
@@ -115,9 +182,12 @@ def _holds_lists(file: Any, name: str) -> bool:
     return any(is_kind(inner) for is_kind in _NUMBERS)
 
 
-def _lists(vectors: Any) -> Any:
-    offsets = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.reshape(-1)))
+def _column(numbers: Any, kind: str) -> Any:
+    flat = pa.array(numbers.reshape(-1), pa.type_for_alias(kind))
+    if numbers.ndim == 1:
+        return flat
+    offsets = np.arange(0, numbers.size + 1, numbers.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat)
 
 
 def _series(path: Path, batch: Any, name: str, start: int) -> Series:

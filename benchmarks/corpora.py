@@ -1,0 +1,38 @@
+"""Made-up corpora: a block of random d-pixels, repeated."""
+
+from pathlib import Path
+
+import numpy as np
+
+from models.dpixel import DPixels, Series, offsets_of
+from tasks.shards.index import Block, ShardEntry, write_index
+from tasks.shards.rows import DPIXEL_SCHEMA, encode_dpixels
+from tasks.shards.writer import ShardWriter
+
+
+def made_up(num: int, seed: int) -> DPixels:
+    """Return d-pixels of about 37 optical and 60 radar observations."""
+    random = np.random.default_rng(seed)
+
+    def series(least: int, most: int, num_bands: int, kind: type[np.generic]) -> Series:
+        counts = random.integers(least, most, num)
+        total = int(counts.sum())
+        values = random.integers(1, 9000, (total, num_bands)).astype(kind)
+        return Series(values, random.integers(1, 367, total).astype(np.int16), offsets_of(counts))
+
+    return DPixels(
+        np.arange(num, dtype=np.uint64),
+        *(series(20, 55, 10, np.uint16), series(20, 41, 2, np.int16), series(20, 41, 2, np.int16)),
+    )
+
+
+def write_blocks(folder: Path, block: DPixels, blocks: int, *, shard_blocks: int) -> None:
+    """Write a corpus that repeats a block."""
+    folder.mkdir(exist_ok=True)
+    shards: list[tuple[ShardEntry, list[Block]]] = []
+    for number in range(-(-blocks // shard_blocks)):
+        with ShardWriter(folder / f"dpixels-{number:05d}.arrow", DPIXEL_SCHEMA) as writer:
+            for _ in range(min(shard_blocks, blocks - number * shard_blocks)):
+                writer.add(encode_dpixels(block))
+            shards.append((writer.finish(), writer.blocks))
+    write_index(folder, "dpixels", len(block), shards, {})

@@ -1,0 +1,1 @@
+"""Parts of ``tasks.import_archive``."""

@@ -1,0 +1,104 @@
+"""The rows of a shard as Arrow record batches, and back without a copy.
+
+A row of a d-pixel shard is a ragged d-pixel: for each sensor the list of its valid observations in
+time order, no padding and no mask. Row i of a target corpus belongs to row i of its d-pixel corpus.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.bands import S1_BANDS, S2_BANDS
+from models.dpixel import DPixels, Series
+
+
+def _observations(num_bands: int, kind: pa.DataType) -> pa.DataType:
+    values = pa.list_(pa.field("band", kind, nullable=False), num_bands)
+    members = [
+        pa.field("values", values, nullable=False),
+        pa.field("doy", pa.int16(), nullable=False),
+    ]
+    return pa.list_(pa.field("observation", pa.struct(members), nullable=False))
+
+
+_SENSORS = {
+    "s2": (len(S2_BANDS), pa.uint16()),
+    "s1_asc": (len(S1_BANDS), pa.int16()),
+    "s1_desc": (len(S1_BANDS), pa.int16()),
+}
+DPIXEL_SCHEMA = pa.schema(
+    [
+        pa.field("pixel_id", pa.uint64(), nullable=False),
+        *(
+            pa.field(name, _observations(num_bands, kind), nullable=False)
+            for name, (num_bands, kind) in _SENSORS.items()
+        ),
+    ],
+    metadata={"s2_bands": " ".join(S2_BANDS), "s1_bands": " ".join(S1_BANDS)},
+)
+
+
+def encode_dpixels(dpixels: DPixels) -> pa.RecordBatch:
+    """Return d-pixels as one record batch of ``DPIXEL_SCHEMA``; equal ones give equal bytes."""
+    columns = [pa.array(dpixels.pixel_id)]
+    for name in _SENSORS:
+        series: Series = getattr(dpixels, name)
+        kind = DPIXEL_SCHEMA.field(name).type
+        values, days = kind.value_type.field("values"), kind.value_type.field("doy")
+        flat = pa.array(np.ascontiguousarray(series.values).reshape(-1))
+        lists = pa.FixedSizeListArray.from_arrays(flat, type=values.type)
+        doys = pa.array(series.doy.astype(np.int16, copy=False))
+        observations = pa.StructArray.from_arrays([lists, doys], fields=[values, days])
+        offsets = pa.array(series.offsets.astype(np.int32))
+        columns.append(pa.ListArray.from_arrays(offsets, observations, type=kind))
+    return pa.RecordBatch.from_arrays(columns, schema=DPIXEL_SCHEMA)
+
+
+def decode_dpixels(batch: pa.RecordBatch) -> DPixels:
+    """Return the d-pixels of a record batch; their arrays are views of its memory."""
+    sensors = [_series(batch.column(name), width) for name, (width, _) in _SENSORS.items()]
+    return DPixels(batch.column("pixel_id").to_numpy(zero_copy_only=True), *sensors)
+
+
+def _series(lists: pa.ListArray, num_bands: int) -> Series:
+    observations = lists.values
+    flat = observations.field(0).values.to_numpy(zero_copy_only=True)
+    doys = observations.field(1).to_numpy(zero_copy_only=True)
+    offsets = lists.offsets.to_numpy(zero_copy_only=True).astype(np.int64)
+    return Series(flat.reshape(-1, num_bands), doys, offsets)
+
+
+def target_schema(width: int) -> pa.Schema:
+    """Return the schema of a target shard: ``width`` half-precision numbers a row.
+
+    Decision: half precision. Targets have mean 0 and variance 1 over their coordinates, and only
+    their direction enters the loss; half the bytes of a cache of billions of rows is worth 1e-3.
+    """
+    target = pa.list_(pa.field("coordinate", pa.float16(), nullable=False), width)
+    return pa.schema(
+        [
+            pa.field("pixel_id", pa.uint64(), nullable=False),
+            pa.field("target", target, nullable=False),
+        ]
+    )
+
+
+def encode_targets(
+    pixel_id: npt.NDArray[np.uint64], targets: npt.NDArray[Any], schema: pa.Schema
+) -> pa.RecordBatch:
+    """Return targets (rows, d_T) as one record batch; NaN where the teacher has no embedding."""
+    half = np.ascontiguousarray(targets, dtype=np.float16).reshape(-1)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(half), type=schema.field("target").type)
+    return pa.RecordBatch.from_arrays([pa.array(pixel_id), lists], schema=schema)
+
+
+def decode_targets(
+    batch: pa.RecordBatch,
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float16]]:
+    """Return pixel ids and float16 targets (rows, d_T), views of the batch's memory."""
+    lists = batch.column("target")
+    flat = lists.values.to_numpy(zero_copy_only=True)
+    ids = batch.column("pixel_id").to_numpy(zero_copy_only=True)
+    return ids, flat.reshape(-1, lists.type.list_size)

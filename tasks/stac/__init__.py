@@ -1,0 +1,1 @@
+"""The parts of reading scenes through STAC catalogues, and of writing such catalogues."""

@@ -1,0 +1,199 @@
+"""Damaged shards and contradictory indexes: named, and never read as something else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.dpixel import DPixels
+from tasks.errors import DataError, LineageError, ShardDamaged
+from tasks.files import sha256_of, write_json
+from tasks.shards.index import INDEX
+from tasks.streaming.corpus import open_corpus
+from tasks.streaming.damage import Damage, read_skipped
+from tests.streams import (
+    BLOCK_ROWS,
+    damage_block,
+    flip,
+    ids_of,
+    local,
+    rows_of,
+    run,
+    stream_of,
+    write_small,
+)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A corpus to damage."""
+    write_small(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def dpixels(tmp_path: Path) -> DPixels:
+    """What was written there."""
+    return write_small(tmp_path / "same")
+
+
+def test_a_flipped_bit_anywhere_in_a_block_is_found_and_named(copy: Path) -> None:
+    opened = open_corpus(str(copy), "dpixels")
+    shard, block = opened.index.block(7)
+    path = copy / shard.name
+    whole = path.read_bytes()
+    for offset in np.linspace(block.offset, block.offset + block.length - 1, 60).astype(int):
+        path.write_bytes(whole)
+        flip(path, int(offset))
+        fresh = open_corpus(str(copy), "dpixels")
+        with pytest.raises(ShardDamaged, match=f"{shard.name}, block 7: expected sha256 .*found"):
+            fresh.dpixels(7)
+        assert len(fresh.dpixels(8)) == BLOCK_ROWS
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.write_bytes(b""), "an empty file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "a file of 2000 bytes"),
+    ],
+)
+def test_a_missing_empty_or_short_shard_stops_the_run_by_name(
+    spoil: Callable[[Path], None], found: str, copy: Path, tmp_path: Path
+) -> None:
+    spoil(copy / "dpixels-00002.arrow")
+    with pytest.raises(ShardDamaged, match=f"dpixels-00002.arrow, block .*found {found}"):
+        run(stream_of(local(copy), tmp_path))
+
+
+def test_a_shard_cut_while_it_is_mapped_is_named(copy: Path) -> None:
+    opened = open_corpus(str(copy), "dpixels")
+    opened.dpixels(0)
+    path = copy / "dpixels-00000.arrow"
+    with path.open("r+b") as stream:
+        stream.truncate(3000)
+    with pytest.raises(ShardDamaged, match="found a file of 3000 bytes"):
+        opened.dpixels(4)
+
+
+def test_rows_of_a_skipped_block_are_replaced_by_good_ones_and_recorded(
+    copy: Path, dpixels: DPixels, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = damage_block(copy, 9)
+    skipping: dict[str, Any] = {"on_damage": "skip", "max_damaged_share": 0.1}
+    batches = run(stream_of(local(copy), tmp_path, **skipping))
+    bad = set(range(9 * BLOCK_ROWS, 10 * BLOCK_ROWS))
+    met = 0
+    for parts in batches:
+        scheduled, found = rows_of(parts), ids_of(parts, dpixels)
+        replaced = np.array([row in bad for row in scheduled])
+        met += int(replaced.sum())
+        exact = ~replaced & (found != -2)
+        assert np.array_equal(found[exact], dpixels.pixel_id[scheduled[exact]])
+        assert not set(found[replaced] - 1000) & bad
+        assert -1 not in found
+    assert met > BLOCK_ROWS
+    skipped = read_skipped(tmp_path.glob("skipped-*.jsonl"))
+    assert {(row["epoch"], row["block"]) for row in skipped} == {(0, 9), (1, 9), (2, 9)}
+    assert shard in skipped[0]["where"]
+    assert skipped[0]["expected"].startswith("sha256 ")
+    assert capsys.readouterr().out.count("skipped: ") == 1
+
+
+def test_what_stands_in_is_the_same_for_any_number_of_processes(
+    copy: Path, dpixels: DPixels, tmp_path: Path
+) -> None:
+    for block in (3, 9, 20):
+        damage_block(copy, block)
+    skipping: dict[str, Any] = {"on_damage": "skip", "max_damaged_share": 0.9}
+    whole = run(stream_of(local(copy), tmp_path, **skipping))
+    halves = [run(stream_of(local(copy), tmp_path, rank, 2, **skipping)) for rank in (0, 1)]
+    for step, parts in enumerate(whole):
+        expected = list(zip(rows_of(parts), ids_of(parts, dpixels), strict=True))
+        found = [
+            pair
+            for half in halves
+            for pair in zip(rows_of(half[step]), ids_of(half[step], dpixels), strict=True)
+        ]
+        assert sorted(found) == sorted(expected)
+
+
+def test_more_damage_than_is_allowed_stops_a_run_that_skips(copy: Path, tmp_path: Path) -> None:
+    for block in (3, 9, 15):
+        damage_block(copy, block)
+    with pytest.raises(ShardDamaged, match=r"at most 2 damaged blocks an epoch .*found 3"):
+        run(stream_of(local(copy), tmp_path, on_damage="skip", max_damaged_share=0.1))
+
+
+def test_a_missing_shard_is_skipped_block_by_block(
+    copy: Path, dpixels: DPixels, tmp_path: Path
+) -> None:
+    (copy / "dpixels-00001.arrow").unlink()
+    skipping: dict[str, Any] = {"on_damage": "skip", "max_damaged_share": 0.3}
+    for parts in run(stream_of(local(copy), tmp_path, **skipping)):
+        found = ids_of(parts, dpixels)
+        assert not set(found - 1000) & set(range(5 * BLOCK_ROWS, 10 * BLOCK_ROWS))
+        assert -1 not in found
+    skipped = read_skipped(tmp_path.glob("skipped-*.jsonl"))
+    assert {row["block"] for row in skipped} == set(range(5, 10))
+    assert {row["found"] for row in skipped} == {"no such file"}
+
+
+def test_a_corpus_without_any_good_block_stops_even_a_run_that_skips(
+    copy: Path, tmp_path: Path
+) -> None:
+    for path in copy.glob("dpixels-*.arrow"):
+        path.unlink()
+    with pytest.raises(ShardDamaged, match=r"block \d+: expected bytes .*found no such file"):
+        run(stream_of(local(copy), tmp_path, on_damage="skip", max_damaged_share=1.0))
+
+
+def test_a_record_that_a_crash_cut_short_is_mended(tmp_path: Path) -> None:
+    record = tmp_path / "skipped-0.jsonl"
+    error = ShardDamaged("a", found="b", where="c", mend="d")
+    Damage("skip", 5, record).meet(error, 0, 3)
+    with record.open("a") as stream:
+        stream.write('{"epoch": 0, "blo')
+    Damage("skip", 5, record).meet(error, 0, 3)
+    Damage("skip", 5, record).meet(error, 0, 1)
+    assert [row["block"] for row in read_skipped([record])] == [1, 3]
+
+
+def test_the_index_of_another_corpus_is_refused(copy: Path) -> None:
+    digest = sha256_of(copy / INDEX)
+    assert open_corpus(str(copy), "dpixels", digest=digest).digest == digest
+    with pytest.raises(LineageError, match="the manifest pins"):
+        open_corpus(str(copy), "dpixels", digest="0" * 64)
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="written last; found no such file"):
+        open_corpus(str(tmp_path), "dpixels")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i: i["shards"][0].update(name="../dpixels-00000.arrow"), "plain file names"),
+        (lambda i: i["shards"][0].update(name="/etc/passwd"), "plain file names"),
+        (lambda i: i["shards"][0].update(size=100), "blocks inside their shards"),
+        (lambda i: i["shards"].pop(), "shards that it lists"),
+        (lambda i: i["shards"][0].update(rows=81), "blocks of 16 rows"),
+        (lambda i: i.update(block_rows=8), "blocks of 8 rows"),
+        (lambda i: i.update(kind="targets"), "kind dpixels"),
+        (lambda i: i.update(format="tessera-shards/1"), "format tessera-shards/2"),
+        (lambda i: i["blocks"].update(sha256="0" * 64), "another digest"),
+    ],
+)
+def test_an_index_that_contradicts_itself_is_refused(
+    change: Callable[[Any], Any], message: str, copy: Path
+) -> None:
+    content = json.loads((copy / INDEX).read_text())
+    change(content)
+    write_json(copy / INDEX, content)
+    with pytest.raises(DataError, match=message):
+        open_corpus(str(copy), "dpixels")
