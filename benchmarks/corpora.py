@@ -1,13 +1,17 @@
-"""Made-up corpora: a block of random d-pixels, repeated."""
+"""Made-up corpora, a block of random d-pixels repeated, and settings to stream them with."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from models.dpixel import DPixels, Series, offsets_of
+from tasks.params import PretrainParams, read_params
 from tasks.shards.index import Block, ShardEntry, write_index
 from tasks.shards.rows import DPIXEL_SCHEMA, encode_dpixels
 from tasks.shards.writer import ShardWriter
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 def made_up(num: int, seed: int) -> DPixels:
@@ -36,3 +40,10 @@ def write_blocks(folder: Path, block: DPixels, blocks: int, *, shard_blocks: int
                 writer.add(encode_dpixels(block))
             shards.append((writer.finish(), writer.blocks))
     write_index(folder, "dpixels", len(block), shards, {})
+
+
+def settings(**changes: Any) -> PretrainParams:
+    """Return pretraining of the repository's settings with some changed."""
+    section = read_params(REPOSITORY / "params.yaml").pretrain.model_dump()
+    stream = {"lanes": 8, "window_blocks": 2, "on_damage": "stop", "max_damaged_share": 0.0}
+    return PretrainParams.model_validate(section | {"stream": stream, "threads": 1} | changes)

@@ -17,8 +17,6 @@ the clock. Results are added to `benchmarks/results/streaming.json`.
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,13 +28,14 @@ from typing import Any
 import torch
 
 from benchmarks.cold_reads import measure_cold
-from benchmarks.corpora import made_up, write_blocks
+from benchmarks.corpora import made_up, settings, write_blocks
 from benchmarks.measuring import NORMALISATION, RESULTS, cpu_seconds, machine, show
 from benchmarks.per_sample import per_sample_loader
+from benchmarks.streaming_memory import measure_memory
 from models.architecture import TeacherConfig
 from models.dpixel import DPixels
 from models.pools import scales
-from tasks.params import PretrainParams, read_params
+from tasks.params import PretrainParams
 from tasks.pretrain import TeacherObjective
 from tasks.streaming.corpus import open_corpus
 from tasks.streaming.stream import Stream, open_stream
@@ -45,19 +44,11 @@ from tasks.training.inputs import view_inputs
 from tasks.training.launch import Job
 from tasks.training.trainer import Batch
 
-REPOSITORY = Path(__file__).parents[1]
 ROUNDS = 7
 ENCODERS = {
     "1M": TeacherConfig(latent=32, layers=2, heads=4, feedforward=256, repr_dim=128),
     "0.04M": TeacherConfig(latent=6, layers=2, heads=4, feedforward=24, repr_dim=64),
 }
-
-
-def settings(**changes: Any) -> PretrainParams:
-    """Return pretraining of the repository's settings with some changed."""
-    section = read_params(REPOSITORY / "params.yaml").pretrain.model_dump()
-    stream = {"lanes": 8, "window_blocks": 2, "on_damage": "stop", "max_damaged_share": 0.0}
-    return PretrainParams.model_validate(section | {"stream": stream, "threads": 1} | changes)
 
 
 def open_at(folder: Path, work: Path, params: PretrainParams) -> Stream:
@@ -181,42 +172,6 @@ def measure_cold_reads(work: Path) -> dict[str, Any]:
     found = measure_cold(folder, work)
     show("cold", found)
     return found
-
-
-_PEAK = """
-import sys
-from pathlib import Path
-from benchmarks.limits import peak_mb
-from benchmarks.streaming import open_at, settings, two_views
-
-folder, work, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-stream = open_at(folder, work, settings(batch_size=1024, steps=max(1, steps)))
-largest = 0
-for step in range(steps):
-    two_views(stream, step, 16)
-    largest = max([largest, *(part.held.nbytes for part in stream.parts(step))])
-stream.close()
-print(peak_mb(), largest / 1e6)
-"""
-
-
-def measure_memory(work: Path) -> dict[str, Any]:
-    """Take the peak memory of a process that streams an epoch, and of one that only starts."""
-    folder = work / "memory"
-    write_blocks(folder, made_up(2048, 4), 240, shard_blocks=80)
-    steps = 240 * 2048 // 1024
-    peak, window = _peak_of(folder, work, steps)
-    started, _ = _peak_of(folder, work, 0)
-    found = {"peak_mb": peak, "started_mb": started, "window_mb": window, "window_blocks": 16}
-    show("memory", found)
-    return found
-
-
-def _peak_of(folder: Path, work: Path, steps: int) -> tuple[float, float]:
-    command = [sys.executable, "-c", _PEAK, str(folder), str(work), str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    peak, window = map(float, done.stdout.split()[-2:])
-    return peak, window
 
 
 def measure_digest(work: Path) -> dict[str, Any]:

@@ -6,8 +6,6 @@ d-pixel, padded to the bucket ladder. Memory holds a few blocks, and finished sh
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from models.dpixel import DPixels
 from models.encode import Encoder
 from tasks.checkpoints import open_checkpoint
 from tasks.embedding.blocks import BLOCK_DPIXELS, Block, embed_blocks
-from tasks.files import sha256_of, write_json
+from tasks.files import link_file, sha256_of, write_json
 from tasks.params import Params
 from tasks.progress import track
 from tasks.shards.index import INDEX, write_index
@@ -43,7 +41,7 @@ def cache_targets(workspace: Workspace, params: Params) -> None:
             path = stage.work / name
             if not _record(path).exists():
                 write_targets(teacher, corpus, number, path, workers=section.threads)
-            _link(path, stage.build / name)
+            link_file(path, stage.build / name)
         shards = [entry_of(json.loads(_record(stage.work / name).read_text())) for name in names]
         write_index(stage.build, "targets", corpus.block_rows, shards, {"dim": teacher.dim})
         stage.counts |= {"targets": len(corpus), "shards": len(names)}
@@ -89,14 +87,6 @@ def _open_dpixels(stage: Stage) -> Corpus:
 
 def _record(path: Path) -> Path:
     return path.with_suffix(".json")
-
-
-def _link(made: Path, path: Path) -> None:
-    """Give a finished shard its place in the output without a second copy, where the disk can."""
-    try:
-        os.link(made, path)
-    except OSError:
-        shutil.copyfile(made, path)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,14 @@ def swap_folder(built: Path, final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def link_file(made: Path, path: Path) -> None:
+    """Give a finished file a second place without a second copy, where the disk can."""
+    try:
+        os.link(made, path)
+    except OSError:
+        shutil.copyfile(made, path)
+
+
 def release_pages(*arrays: npt.NDArray[Any]) -> None:
     """Give the pages of memory-mapped arrays back to the system, so that memory stays constant.
 

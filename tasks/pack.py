@@ -10,15 +10,13 @@ Output: shards ``dpixels-00000.arrow`` (``tasks.shards``), ``blocks.arrow``, ``v
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 from tasks.errors import DataError, ValidationFailed
-from tasks.files import write_json
+from tasks.files import link_file, write_json
 from tasks.ingest import Catalogue, read_catalogue
 from tasks.packing.description import Facts, describe, flat_counts, summary
-from tasks.packing.gather import entry_of, gather, read_shards, shard_names, unfinished
+from tasks.packing.gather import gather, read_shards, shard_names, unfinished
 from tasks.packing.mixing import merge_mixing
 from tasks.packing.normalisation import NORMALISATION, normalisation_facts
 from tasks.packing.scatter import Scattered, scatter
@@ -28,6 +26,7 @@ from tasks.packing.statistics import STATISTICS, merge, summarise
 from tasks.params import PackParams, Params, ValidateParams
 from tasks.progress import say
 from tasks.shards.index import write_index
+from tasks.shards.records import entry_of
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.validation.drift import drift_verdict
 from tasks.validation.expectations import shard_verdict
@@ -100,7 +99,7 @@ def pack_archive(
         gather(open_runs(work / "spill"), scattered.rows, shards, missing, params)
     remove_runs(work / "spill")
     for name in names:
-        _link(shards / name, build / name)
+        link_file(shards / name, build / name)
     _judge([record["row"] for record in read_shards(shards, names)], build)
     statistics = summarise(rows, merge(r["statistics"] for r in read_shards(shards, names)))
     _write_statistics(statistics, build)
@@ -123,14 +122,6 @@ def _nothing(scattered: Scattered, params: PackParams) -> DataError:
         where="pack",
         mend="Lower pack.min_s2 or pack.min_s1 in params.yaml (0 accepts an absent sensor).",
     )
-
-
-def _link(made: Path, path: Path) -> None:
-    """Give a finished file its place in the output without a second copy, where the disk can."""
-    try:
-        os.link(made, path)
-    except OSError:
-        shutil.copyfile(made, path)
 
 
 def _judge(rows: list[Facts], build: Path) -> None:

@@ -15,6 +15,7 @@ complete. It deliberately invents no georeference: a tile without one is refused
 import argparse
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from pathlib import Path
 import pystac
 from rasterio.transform import Affine
 
-from tasks.errors import DataError
+from tasks.errors import DataError, TesseraError
 from tasks.files import sync_tree
 from tasks.georeference import read_georeference
 from tasks.progress import say, track
@@ -154,4 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except TesseraError as error:
+        sys.exit(f"publish_catalogue: {type(error).__name__}: {error}")

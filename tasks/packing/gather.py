@@ -14,7 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from tasks.packing.spill import Run, read_keys, read_range
 from tasks.packing.statistics import tally
 from tasks.params import PackParams
 from tasks.progress import track
-from tasks.shards.index import Block, ShardEntry
+from tasks.shards.records import entry_record
 from tasks.shards.rows import DPIXEL_SCHEMA, encode_dpixels
 from tasks.shards.taking import take_dpixels
 from tasks.shards.writer import ShardWriter
@@ -149,8 +149,7 @@ def make_shard(
         entry = writer.finish()
     least = {"min_s2": params.min_s2, "min_s1": params.min_s1}
     record = {
-        "entry": asdict(entry),
-        "blocks": [asdict(block) | {"sha256": block.sha256.hex()} for block in writer.blocks],
+        **entry_record(entry, writer.blocks),
         "statistics": tally(dpixels),
         "mixing": tally_mixing(dpixels.pixel_id, sources, size),
         "row": shard_statistics(job.name, dpixels, **least),
@@ -167,14 +166,6 @@ def read_shards(shards: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the records of the shards in their order."""
     for name in names:
         yield json.loads(_record(shards / name).read_text())
-
-
-def entry_of(record: dict[str, Any]) -> tuple[ShardEntry, list[Block]]:
-    """Return what the index says of a shard."""
-    blocks = [
-        Block(**block | {"sha256": bytes.fromhex(block["sha256"])}) for block in record["blocks"]
-    ]
-    return ShardEntry(**record["entry"]), blocks
 
 
 def _record(path: Path) -> Path:

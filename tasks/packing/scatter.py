@@ -10,8 +10,8 @@ what is being read of a tile. A kill costs the runs in progress.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,53 +104,52 @@ def scatter(
     spill.mkdir(parents=True, exist_ok=True)
     records = read_records(spill)
     begin = records[-1]["next"] if records else (0, 0)
-    pieces = _pieces(catalogue, begin, params, held_out)
-    with ThreadPoolExecutor(1) as pool:
+    total = catalogue.num_sources
+
+    def open_number(number: int) -> TileSource | TableSource:
+        return open_source(catalogue, number, held_out)
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        opened = _ahead(reader, open_number, range(begin[0], total))
+        shown = track(opened, label="scatter", total=total, start=begin[0], unit="sources")
         pending: Future[None] | None = None
-        for number, collected in enumerate(_runs(pieces, params), len(records)):
+        for number, collected in enumerate(_runs(shown, begin, params), len(records)):
             if pending:
                 pending.result()
-            pending = pool.submit(_write, spill, number, collected, params.seed)
+            pending = writer.submit(_write, spill, number, collected, params.seed)
         if pending:
             pending.result()
     return _count(read_records(spill))
 
 
-def _runs(pieces: Iterator[tuple[int, int, Piece]], params: PackParams) -> Iterator[Collected]:
-    """Yield what makes a run each."""
-    budget, collected = params.memory_mb * 10**6 // _SHARE, Collected()
-    for index, at, piece in pieces:
-        collected.add(index, piece)
-        collected.following = (index, at + 1)
-        if collected.size >= budget:
-            yield collected
-            collected = Collected()
-    if collected.parts:
-        yield collected
-
-
-def _pieces(
-    catalogue: Catalogue, begin: tuple[int, int], params: PackParams, held_out: HeldOut | None
-) -> Iterator[tuple[int, int, Piece]]:
-    """Yield source, number of the piece in it, and piece, from a source and piece on."""
-    first, total = begin[0], catalogue.num_sources
-    opened = _ahead(catalogue, range(first, total), held_out)
-    for index, found in track(opened, label="scatter", total=total, start=first, unit="sources"):
-        for at, piece in enumerate(found.pieces(params)):
-            if (index, at) >= tuple(begin):
-                yield index, at, piece
-
-
-def _ahead(catalogue: Catalogue, indices: range, held_out: HeldOut | None) -> Iterator[Source]:
+def _ahead(
+    reader: Executor, open_number: Callable[[int], TileSource | TableSource], numbers: range
+) -> Iterator[Source]:
     """Open the sources in their order, verifying the next one while a source is worked on."""
     pending: deque[tuple[int, Future[TileSource | TableSource]]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-        for index in indices:
-            pending.append((index, pool.submit(open_source, catalogue, index, held_out)))
-            last = index == indices[-1]
-            while len(pending) > (0 if last else 1):
-                number, opened = pending.popleft()
-                yield number, opened.result()
+    for number in numbers:
+        pending.append((number, reader.submit(open_number, number)))
+        while len(pending) > (0 if number == numbers[-1] else 1):
+            first, opened = pending.popleft()
+            yield first, opened.result()
+
+
+def _runs(
+    sources: Iterable[Source], begin: tuple[int, int], params: PackParams
+) -> Iterator[Collected]:
+    """Yield what makes a run each, from a piece of a source on."""
+    budget, collected = params.memory_mb * 10**6 // _SHARE, Collected()
+    for source, opened in sources:
+        for at, piece in enumerate(opened.pieces(params)):
+            if (source, at) < tuple(begin):
+                continue
+            collected.add(source, piece)
+            collected.following = (source, at + 1)
+            if collected.size >= budget:
+                yield collected
+                collected = Collected()
+    if collected.parts:
+        yield collected
 
 
 def _write(spill: Path, number: int, collected: Collected, seed: int) -> None:

@@ -89,10 +89,13 @@ def read_layers(layers: Mapping[str, Layer], window: GeoBox, access: Access) -> 
 
 
 def _read(layer: Layer, window: GeoBox, access: Access) -> Array:
+    # No other format is opened: some hold addresses of their own, which nobody has looked at.
+    driver = "JP2OpenJPEG" if without_query(layer.href).lower().endswith(".jp2") else "GTiff"
     is_http = layer.href.startswith("http")  # of buckets, GDAL repeats the reads itself
     for attempt in range(access.retries + 1):
         try:
-            with rasterio.open(_address(access.sign(layer.href)), sharing=False) as raster:
+            address = _address(access.sign(layer.href))
+            with rasterio.open(address, driver=driver, sharing=False) as raster:
                 return on_window(
                     raster,
                     window,
@@ -138,4 +141,6 @@ def _reason(error: BaseException) -> str:
     while cause is not None:
         said.append(str(cause))
         cause = cause.__cause__ or cause.__context__
-    return re.sub(r"\?[^\s'\"]*", "", "; ".join(dict.fromkeys(filter(None, said))))
+    return re.sub(
+        r"\?[^\s'\"]*", "", "; ".join(dict.fromkeys(line.rstrip(".") for line in said if line))
+    )

@@ -132,9 +132,11 @@ def doubled(numbers: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
     """
     wide = np.pad(numbers, 1, mode="edge").astype(np.uint32)
     tall = np.empty((2 * len(numbers), wide.shape[1]), np.uint32)
-    np.add(3 * wide[1:-1], wide[:-2], out=tall[0::2])
-    np.add(3 * wide[1:-1], wide[2:], out=tall[1::2])
-    near = 3 * tall[:, 1:-1] + 8  # halves are rounded up
+    own = 3 * wide[1:-1]
+    np.add(own, wide[:-2], out=tall[0::2])
+    np.add(own, wide[2:], out=tall[1::2])
+    near = 3 * tall[:, 1:-1]
+    near += 8  # halves are rounded up
     whole = np.empty((len(tall), 2 * numbers.shape[1]), np.uint16)
     whole[:, 0::2] = (near + tall[:, :-2]) >> 4
     whole[:, 1::2] = (near + tall[:, 2:]) >> 4

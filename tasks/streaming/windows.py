@@ -2,8 +2,10 @@
 
 The one idea: lanes change their windows all at the same time, so what a process holds is one pool of
 observations for all its lanes, and a batch is one gather from it. A thread fills the next pool
-meanwhile. At most three windows are in memory: the one in use, the next one, and while that is
-joined the blocks that it is made of.
+meanwhile. So memory is bounded by about four windows whatever the corpus: the one in use, the one
+before while a batch has rows of both, the next one, and the blocks that it is joined from.
+
+It deliberately keeps no other blocks: in an epoch a whole block is wanted once.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,7 +94,7 @@ class _Piece:
 
 
 class Windows:
-    """The windows of some lanes, one after the other.
+    """The windows of some lanes, one after the other, for the process that opened them.
 
     Args:
         source: What is read.
