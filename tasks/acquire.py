@@ -2,7 +2,8 @@
 
 The one idea: a cell and year is planned before any of its pixels is read, so the plan can be shown,
 and the whole outcome follows from it. Cells are worked through one after the other, so that memory
-does not grow with their number; the dates of one are read by several threads. The stage ``tasks.ingest`` is another thing: it admits an archive that is there.
+does not grow with their number; the dates of one are read by several threads. The stage
+``tasks.ingest`` is another thing: it admits an archive that is there.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tasks.progress import say, track
 from tasks.stac.captures import Target
 from tasks.stac.days import Plan, plan_days
 from tasks.stac.grid import Cell, cells_of, degrees_of, region_of, window_of
+from tasks.stac.items import without_query
 from tasks.stac.jobs import Job, Source, read_job
 from tasks.stac.providers import REFUSED, provider_of
 from tasks.stac.radar import factor_of
@@ -89,13 +91,11 @@ def open_archive(request: Request, options: Options) -> Archive:
         )
     access = access_of(provider, options.retries)
     if provider.api:
-        source = Source(provider, place, collections, request.scale)
+        source = Source(provider, without_query(place), collections, request.scale)
         return Archive(source, ApiCatalogue(place, provider.page_size), access)
     static = StaticCatalogue(place)
-    notes = _unused(static, collections)
-    return Archive(
-        Source(provider, static.place, collections, request.scale), static, access, notes
-    )
+    source = Source(provider, without_query(static.place), collections, request.scale)
+    return Archive(source, static, access, _unused(static, collections))
 
 
 def acquire_tiles(
@@ -126,8 +126,11 @@ def acquire_tiles(
             job = _job(archive, cell, year, area)
             record, outcome = finished(job, out), "kept"
             if record is None:
+                outcome = "replaced" if (out / job.name).exists() else "made"
                 read_dates(archive, job, out, options, f"{number}/{len(places)}")
-                record, outcome = write_tile(job, out), "made"
+                record = write_tile(job, out)
+                if outcome == "replaced" and not any(record["dates"].values()):
+                    report.notes.append(f"{job.name}: the tile of an earlier request was left")
             remove_work(job, out, record)
             report.add(job, record, outcome)
     return report
@@ -136,7 +139,9 @@ def acquire_tiles(
 def _job(archive: Archive, cell: Cell, year: int, area: Any) -> Job:
     window = window_of(cell, area)
     target = Target(window, region_of(cell, area, window).reshape(-1))
-    return Job(archive.source, cell, year, target, tuple(window.shape), archive.plan(window, year))
+    is_wanted = bool(target.region.any())  # a sliver may hold no pixel's centre
+    plan = archive.plan(window, year) if is_wanted else plan_days((), archive.source.provider)
+    return Job(archive.source, cell, year, target, tuple(window.shape), plan)
 
 
 def read_dates(archive: Archive, job: Job, out: Path, options: Options, number: str) -> None:
@@ -166,7 +171,7 @@ def _unused(catalogue: StaticCatalogue, collections: Sequence[str]) -> list[str]
         raise DataError(
             f"scenes of {' or '.join(collections)}",
             found="; ".join(said) or "no scene",
-            where=catalogue.place,
+            where=without_query(catalogue.place),
             mend="Name another catalogue.",
         )
     return said

@@ -26,7 +26,7 @@ from tasks.stac.optical import BANDS, VALID
 from tasks.stac.point_tables import Places, read_places, write_dpixels
 from tasks.stac.providers import ORBITS
 from tasks.stac.radar import CODES
-from tasks.stac.records import finished_table, record_of, remove_work
+from tasks.stac.records import finished_table, record_of, remove_work, source_of
 from tasks.stac.report import Report
 
 
@@ -107,9 +107,10 @@ def _make_table(
     path, digest = table.path(out), sha256_of(table.places.path)
     records, outcome = finished_table(path, [job.key for job in table.jobs], digest), "kept"
     if records is None:
+        outcome = "replaced" if path.exists() else "made"
         for number, job in enumerate(table.jobs, start=1):
             read_dates(archive, job, out, options, f"{number}/{len(table.jobs)}")
-        records, outcome = _write(table, path, out, digest), "made"
+        records = _write(table, path, out, digest)
     for job, record in zip(table.jobs, records, strict=True):
         remove_work(job, out, record)
         report.add(job, record, outcome)
@@ -117,13 +118,16 @@ def _make_table(
 
 
 def _write(table: TableJob, path: Path, out: Path, digest: str) -> list[dict[str, Any]]:
-    """Write the table, then the record that says it is whole."""
+    """Write the table, then the record that says it is whole; until then one that says nothing."""
     pairs = [(_dpixels_of(job, out), record_of(job, out)) for job in table.jobs]
     order = np.argsort(np.concatenate(table.rows))
     dpixels = DPixels.concatenate([block for block, _ in pairs]).take(order)
     records = [record for _, record in pairs]
+    beside = source_of(path)
+    write_json(beside, {"points_sha256": digest, "cells": []})
     write_dpixels(path, table.places, table.year, dpixels)
-    write_json(path.with_suffix(".source.json"), {"points_sha256": digest, "cells": records})
+    made = {"points_sha256": digest, "table_sha256": sha256_of(path), "cells": records}
+    write_json(beside, made)
     return records
 
 

@@ -8,8 +8,9 @@
     catalogue/sentinel-1-rtc/<scene>/{<scene>.json,vv.tif,vh.tif}
 
 The way back of `tessera ingest --provider static`: what ingest reads over a tile's window is the tile,
-bit for bit, which proves ingest and lets one try it without a network. The catalogue is built beside its place and renamed when
-complete. It deliberately invents no georeference: a tile without one is refused.
+bit for bit, which proves ingest and lets one try it without a network. The catalogue is built beside
+its place and renamed when complete. It deliberately invents no georeference: a tile without one is
+refused.
 """
 
 import argparse
@@ -18,13 +19,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import MAXYEAR, MINYEAR
 from pathlib import Path
 
 import pystac
 from rasterio.transform import Affine
 
 from tasks.errors import DataError, TesseraError
-from tasks.files import sync_tree
+from tasks.files import sync_folder, sync_tree
 from tasks.georeference import read_georeference
 from tasks.progress import say, track
 from tasks.stac.optical_scenes import PROFILES, Form, publish_optical
@@ -83,6 +85,7 @@ def publish_catalogue(archive: Path, out: Path, form: Form, *, year: int = 0) ->
         save_catalogue(items, aside)
         sync_tree(aside)
         aside.rename(out)
+        sync_folder(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     num_radar = sum(item.collection_id in RTC.collections for item in items)
@@ -107,10 +110,10 @@ def _place(archive: Path, ref: TileRef, number: int, year: int) -> Place:
             where=f"tile {ref.key}",
             mend=f"Put a georeferenced {REGION} into {ref.folder}.",
         )
-    if not (ref.year or year):
+    if not MINYEAR <= (ref.year or year) <= MAXYEAR:
         raise DataError(
             "a folder of four digits above the tile, its year",
-            found="none",
+            found=str(year or "none"),
             where=f"tile {ref.key}",
             mend="Give --year.",
         )

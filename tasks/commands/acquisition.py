@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -81,5 +80,5 @@ def ingest(
             asked = years_of(years)
             archive = open_archive(Request(provider, catalog, collection, s1_scale), options)
             report = acquire_tiles(archive, area, asked, out, options)
-    typer.echo(json.dumps(asdict(report)) if as_json else report.render())
+    typer.echo(json.dumps(report.to_json()) if as_json else report.render())
     raise typer.Exit(bool(report.unread))

@@ -11,11 +11,13 @@ from typing import Any
 
 import shapely
 import shapely.geometry
+from shapely.errors import ShapelyError
 
 from tasks.errors import ParamsError
+from tasks.stac.grid import box_of
 
 _SOUTH, _NORTH = -80.0, 84.0
-_FIRST_YEAR, _LAST_YEAR = 2015, 2100
+FIRST_YEAR, LAST_YEAR = 2015, 2100
 _YEARS = re.compile(r"^(\d{4})(?:-(\d{4}))?$")
 
 
@@ -33,10 +35,7 @@ def area_of_bbox(text: str) -> Any:
         raise _refusal("--bbox", "west unlike east, and south below north", text)
     if max(abs(west), abs(east)) > 180:
         raise _refusal("--bbox", "longitudes in -180..180", text)
-    spans = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]
-    return _checked(
-        "--bbox", shapely.unary_union([shapely.box(w, south, e, north) for w, e in spans])
-    )
+    return _checked("--bbox", box_of((west, south, east, north)))
 
 
 def area_of_file(path: Path) -> Any:
@@ -50,14 +49,7 @@ def area_of_file(path: Path) -> Any:
         features = content["features"] if content["type"] == "FeatureCollection" else [content]
         shapes = [shapely.geometry.shape(f.get("geometry", f)) for f in features]
         area = shapely.unary_union([shapely.make_valid(shape) for shape in shapes])
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        shapely.GEOSException,
-    ) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ShapelyError) as error:
         raise _refusal("--geometry", "a GeoJSON file", f"{path}: {error}") from error
     if not area.area > 0:
         raise _refusal("--geometry", "at least one polygon", f"none in {path}")
@@ -76,8 +68,8 @@ def years_of(text: str) -> list[int]:
         if not match:
             raise _refusal("--years", "years, e.g. 2019 or 2019,2021 or 2019-2021", text)
         found |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
-    if not found or min(found) < _FIRST_YEAR or max(found) > _LAST_YEAR:
-        raise _refusal("--years", f"rising years from {_FIRST_YEAR} on", text)
+    if not found or min(found) < FIRST_YEAR or max(found) > LAST_YEAR:
+        raise _refusal("--years", f"rising years from {FIRST_YEAR} on", text)
     return sorted(found)
 
 

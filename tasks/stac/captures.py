@@ -2,7 +2,8 @@
 
 The one idea: a date's receipt says all that is to be known of how it came about: the items that were
 used, by digest, address and the digest of their pixels, and the scenes that could not be read, with
-the reason: also where another copy took their place, since a rerun may read the better one. It holds no clock and no signature, so it is the same whoever makes it.
+the reason: also where another copy took their place, since a rerun may read the better one. It holds
+no clock and no signature, so it is the same whoever makes it.
 """
 
 from collections.abc import Callable, Iterator, Mapping

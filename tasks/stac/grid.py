@@ -131,8 +131,15 @@ def to_map(crs: str, lon: npt.NDArray[Any], lat: npt.NDArray[Any]) -> tuple[Any,
     return x, y
 
 
+def box_of(bounds: Bounds) -> Any:
+    """Return the shape of bounds in degrees, in two parts if west above east crosses the antimeridian."""
+    west, south, east, north = bounds
+    spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    return shapely.unary_union([shapely.box(w, south, e, north) for w, e in spans])
+
+
 def degrees_of(window: GeoBox) -> Bounds:
-    """Return the smallest west, south, east, north around a window."""
+    """Return the smallest west, south, east, north around a window; see ``box_of``."""
     left, bottom, right, top = window.boundingbox.bbox
     projection = _projection(str(window.crs))
     west, south, east, north = projection.transform_bounds(
@@ -148,9 +155,9 @@ def _on_map(cell: Cell, area: Any) -> Any:
 
 
 def _part(cell: Cell, area: Any) -> Any:
-    """Return what a cell has of an area; empty where they only touch."""
-    part = shapely.intersection(shapely.box(*cell.bounds), area)
-    return part if part.area > 0 else shapely.Polygon()
+    """Return the polygons that a cell has of an area; empty where they only touch."""
+    shared = shapely.get_parts(shapely.intersection(shapely.box(*cell.bounds), area))
+    return shapely.unary_union(shared[shapely.area(shared) > 0])  # an edge may be shared as well
 
 
 def _index(edge: float, *, is_end: bool = False) -> int:

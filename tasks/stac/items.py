@@ -8,6 +8,7 @@ It deliberately does not know providers, sensors or grids.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tasks.errors import DataError
 Bounds = tuple[float, float, float, float]
 
 _REMOTE = ("http", "https", "s3")
+_LONGEST = 600  # characters of a message: a server may answer with a whole page
 _SQUARE = re.compile(r"(?:^|[_-])T?(\d{2}[C-X][A-Z]{2})(?:[_-]|$)")
 
 
@@ -59,9 +61,11 @@ class Scene:
         names = ("s2:processing_baseline", "processing:version")
         for given in (self.properties.get(name) for name in names):
             try:
-                return float(str(given))
+                number = float(str(given))
             except ValueError:
                 continue
+            if math.isfinite(number):
+                return number
         return None
 
     @property
@@ -158,9 +162,18 @@ def resolve(href: str, place: str) -> str:
 
 
 def without_query(href: str) -> str:
-    """Return an address without query and fragment, where signatures and tokens stand."""
+    """Return an address without query, fragment and user, where signatures and tokens stand."""
     parts = urlsplit(href)
-    return parts._replace(query="", fragment="").geturl() if parts.scheme in _REMOTE else href
+    if parts.scheme not in _REMOTE:
+        return href
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
+
+
+def without_secrets(text: str) -> str:
+    """Return a message without what the addresses in it may hold in secret, cut to a readable length."""
+    open_text = re.sub(r"\?[^\s'\"]*|(?<=//)[^\s/@'\"]*@", "", text)
+    return open_text if len(open_text) <= _LONGEST else f"{open_text[:_LONGEST]}..."
 
 
 def _time_of(properties: Mapping[str, Any]) -> datetime:
@@ -180,5 +193,5 @@ def _offset(asset: Mapping[str, Any]) -> float | None:
     """Return the offset of the first band, of STAC 1.0 (``raster:bands``) or 1.1 (``bands``)."""
     old, new = asset.get("raster:bands") or [{}], asset.get("bands") or [{}]
     candidates = (old[0].get("offset"), new[0].get("raster:offset"), asset.get("raster:offset"))
-    given = next((one for one in candidates if one is not None), None)
-    return None if given is None else float(given)
+    given = next((float(one) for one in candidates if one is not None), math.nan)
+    return given if math.isfinite(given) else None

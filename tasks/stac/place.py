@@ -37,8 +37,10 @@ class Place:
         Raises:
             DataError: A day is no day of the year, or comes twice.
         """
-        days = [date(self.year, 1, 1) + timedelta(int(doy) - 1) for doy in doys]
-        if any(day.year != self.year for day in days) or len(set(days)) < len(days):
+        first = date(self.year, 1, 1)
+        length = (date(self.year, 12, 31) - first).days + 1
+        days = [first + timedelta(int(doy) - 1) for doy in doys if 1 <= doy <= length]
+        if len(set(days)) < len(doys):
             raise DataError(
                 f"days of the year {self.year}, each once",
                 found=f"{np.asarray(doys).tolist()}",

@@ -20,6 +20,7 @@ from models.dpixel import DPixels, Series
 from tasks.errors import DataError, ParamsError
 from tasks.files import sync_file, sync_folder
 from tasks.points import BLOCK_ROWS
+from tasks.stac.area import FIRST_YEAR, LAST_YEAR
 
 _OURS = ("s2", "s2_doy", "s1_asc", "s1_asc_doy", "s1_desc", "s1_desc_doy")
 
@@ -54,6 +55,7 @@ class Places:
 
         Raises:
             ParamsError: Neither says a year.
+            DataError: There were no satellites in one, or there are none yet.
         """
         named = [] if self.year is None else sorted({int(year) for year in self.year})
         found = [year for year in named if year in asked or not asked] if named else asked
@@ -63,6 +65,10 @@ class Places:
                 found=f"{', '.join(map(str, named)) or 'no column year'}",
                 where=f"--years and {self.path}",
                 mend="Give --years, or a column year in the table.",
+            )
+        if found[0] < FIRST_YEAR or found[-1] > LAST_YEAR:
+            raise _refusal(
+                self.path, f"years in {FIRST_YEAR}..{LAST_YEAR}", f"{found[0]}..{found[-1]}"
             )
         return found
 
@@ -77,7 +83,7 @@ def read_places(path: Path) -> Places:
         DataError: Not readable, a column is missing or is taken, or a place is none on the Earth.
     """
     try:
-        table = pa.csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+        table = pa.csv.read_csv(path) if path.suffix.lower() == ".csv" else pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise _refusal(path, "a readable Parquet or CSV file", str(error)) from error
     names = table.column_names
@@ -89,6 +95,8 @@ def read_places(path: Path) -> Places:
         raise _refusal(path, "at least one point", "no row")
     if "pixel_id" not in names:
         table = table.add_column(0, "pixel_id", pa.array(np.arange(table.num_rows)))
+    if pa.types.is_floating(table.column("pixel_id").type):  # integers beyond 64 bits become such
+        raise _refusal(path, "whole numbers below 2^63 or text in pixel_id", "decimal numbers")
     lon, lat = (_numbers(path, table, name, np.float64) for name in ("lon", "lat"))
     off = np.flatnonzero(~((np.abs(lon) <= 180) & (lat >= -80) & (lat <= 84)))
     if len(off):

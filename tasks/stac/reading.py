@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import CRSError, RasterioError
 
 from tasks.errors import DataError
-from tasks.stac.items import without_query
+from tasks.stac.items import without_query, without_secrets
 from tasks.stac.resampling import on_window
 
 Array = npt.NDArray[Any]
@@ -141,6 +141,5 @@ def _reason(error: BaseException) -> str:
     while cause is not None:
         said.append(str(cause))
         cause = cause.__cause__ or cause.__context__
-    return re.sub(
-        r"\?[^\s'\"]*", "", "; ".join(dict.fromkeys(line.rstrip(".") for line in said if line))
-    )
+    lines = dict.fromkeys(line.rstrip(".") for line in said if line)
+    return without_secrets("; ".join(lines))

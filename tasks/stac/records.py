@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import rasterio
 
+from tasks.errors import DataError
+from tasks.files import sha256_of
 from tasks.stac.days import OPTICAL
 from tasks.stac.jobs import Job
 
@@ -63,20 +65,36 @@ def record_of(job: Job, out: Path) -> dict[str, Any]:
 
 
 def finished_table(path: Path, keys: list[str], digest: str) -> list[dict[str, Any]] | None:
-    """Return the records of a point table that is whole and lacks nothing; else ``None``.
+    """Return the records of a point table that is as it was made and lacks nothing; else ``None``.
 
     Args:
         path: The table.
         keys: Of the jobs that it must have been made from.
         digest: SHA-256 of the table of points.
+
+    Raises:
+        DataError: A file of that name is no table of ingest; it is left alone.
     """
+    if path.exists() and not source_of(path).exists():
+        raise DataError(
+            "a free place for a table",
+            found="a file that was not made by `tessera ingest`",
+            where=str(path),
+            mend="Choose another --out, or move the file away.",
+        )
     try:
-        content = json.loads(path.with_suffix(".source.json").read_text())
+        content = json.loads(source_of(path).read_text())
         records = list(content["cells"])
         is_same = content["points_sha256"] == digest and [r["request"] for r in records] == keys
+        is_done = is_same and not any(r["unread"] for r in records)
+        return records if is_done and content["table_sha256"] == sha256_of(path) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return records if is_same and path.exists() and not any(r["unread"] for r in records) else None
+
+
+def source_of(table: Path) -> Path:
+    """Return where it is written what a point table was made from."""
+    return table.with_suffix(".source.json")
 
 
 def remove_work(job: Job, out: Path, record: dict[str, Any]) -> None:

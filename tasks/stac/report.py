@@ -1,6 +1,6 @@
 """What a run of ingest is going to do, or has done, cell by cell."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tasks.stac.days import OPTICAL
@@ -26,7 +26,8 @@ class Row:
     unread: int
     """Scenes that could not be read."""
     outcome: str
-    """``planned``, ``made``, ``kept`` from an earlier run, or ``no data``."""
+    """``planned``, ``made``, ``kept`` from an earlier run, ``replaced``: made where one was, or
+    ``no data``."""
 
 
 @dataclass(slots=True)
@@ -41,11 +42,11 @@ class Report:
     """Scene, cell and date, and why it could not be read."""
     notes: list[str] = field(default_factory=list)
     """What a person should know: offsets against metadata, scenes left out."""
-    offsets: dict[str, bool] = field(default_factory=dict)
-    """Items of Sentinel-2, and whether the offset was in their pixels."""
     num_scenes: int = 0
     size_bytes: int = 0
     """Bytes of the arrays, at most."""
+    _offsets: dict[str, bool] = field(default_factory=dict)
+    """Items of Sentinel-2, and whether the offset was in their pixels."""
 
     def plan(self, job: Job) -> None:
         """Note what a job will do."""
@@ -85,16 +86,22 @@ class Report:
         self.num_scenes += job.plan.num_scenes
         self.size_bytes += job.size_bytes
         self.notes += [f"{name} left out: {why}" for name, why in job.plan.left_out.items()]
+        if not job.target.region.any():
+            self.notes.append(f"{job.name}: no pixel has its centre in the area")
 
     def _compare_offsets(self, job: Job, dates: list[dict[str, Any]]) -> None:
         """Note items whose offset was judged otherwise in another cell: a seam would show."""
         for item in (item for date in dates for item in date["items"]):
             is_present = item["offset"]["is_present"]
-            if self.offsets.setdefault(item["id"], is_present) != is_present:
+            if self._offsets.setdefault(item["id"], is_present) != is_present:
                 said = "with" if is_present else "without"
                 self.notes.append(
                     f"{job.name}: {item['id']} was taken as {said} the offset, unlike in another cell"
                 )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary for a machine."""
+        return {name: value for name, value in asdict(self).items() if not name.startswith("_")}
 
     def render(self) -> str:
         """Return the summary as text."""

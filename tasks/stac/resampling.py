@@ -46,10 +46,14 @@ def on_window(raster: Any, window: GeoBox, *, dtype: str, nodata: float, is_clas
         (H, W); 0 where there is no data.
 
     Raises:
-        RasterioError: It cannot be read, or lies nowhere on the Earth.
+        RasterioError: It cannot be read, lies nowhere on the Earth, or is of another kind.
     """
     if raster.crs is None:
         raise RasterioError("not recognized as a raster with a map projection")
+    is_scaled = np.dtype(dtype).kind == "u" and np.dtype(raster.dtypes[0]).kind not in "ui"
+    if raster.count != 1 or is_scaled:  # reflectance of 0..1 would be cut to 0, which is no data
+        stored = f"{raster.count} bands of {raster.dtypes[0]}"
+        raise RasterioError(f"not recognized as one band of {dtype}: {stored}")
     absent = nodata if raster.nodata is None else raster.nodata
     place = _place_on_grid(raster, window)
     # Enlarging knows only the no-data value of the file itself; a warp can be told one.

@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 import pystac
 import shapely
 import shapely.geometry
-from pystac.stac_io import RetryStacIO
+from shapely.errors import ShapelyError
 from urllib3 import Retry
 
 from tasks.errors import DataError
-from tasks.stac.items import Bounds, Scene, resolve, scene_of, without_query
+from tasks.stac.grid import box_of
+from tasks.stac.items import Bounds, Scene, resolve, scene_of, without_query, without_secrets
 
 _RETRIES = 5
 _RETRIED_STATUS = (408, 429, 500, 502, 503, 504)
@@ -63,9 +64,8 @@ class ApiCatalogue:
     @cached_property
     def _client(self) -> Any:
         from pystac_client import Client
-        from pystac_client.stac_api_io import StacApiIO
 
-        return Client.open(self._url, stac_io=StacApiIO(max_retries=_retries(), timeout=_TIMEOUT_S))
+        return Client.open(self._url, stac_io=_reader())
 
     def search(
         self, collections: Sequence[str], bbox: Bounds, start: date, end: date
@@ -90,8 +90,8 @@ class ApiCatalogue:
         except (APIError, requests.RequestException, pystac.STACError) as error:
             raise DataError(
                 "an answer of the STAC API",
-                found=f"{type(error).__name__}: {error}",
-                where=self._url,
+                found=without_secrets(f"{type(error).__name__}: {error}"),
+                where=without_query(self._url),
                 mend="See that the address is right and can be reached, and run it again.",
             ) from error
         return _in_order(scene for scene in found if start <= scene.day <= end)
@@ -111,7 +111,10 @@ class StaticCatalogue:
             path = Path(place).absolute()
             place = str(path / "catalog.json" if path.is_dir() else path)
         self.place = place
-        self._io = RetryStacIO(retry=_retries())
+
+    @cached_property
+    def _reader(self) -> Any:
+        return _reader()
 
     @cached_property
     def scenes(self) -> list[Scene]:
@@ -127,7 +130,7 @@ class StaticCatalogue:
         self, collections: Sequence[str], bbox: Bounds, start: date, end: date
     ) -> list[Scene]:
         """Choose among the catalogue's scenes; see ``Catalogue``."""
-        box = shapely.box(*bbox)
+        box = box_of(bbox)
         return [
             scene
             for scene in self.scenes
@@ -153,22 +156,17 @@ class StaticCatalogue:
 
     def _read(self, place: str) -> dict[str, Any]:
         try:
-            content = json.loads(self._io.read_text(place))
+            content = json.loads(self._reader.read_text(place))
             if not isinstance(content, dict):
                 raise ValueError("no JSON object")
         except Exception as error:
             raise DataError(
                 "a catalogue, collection or item as JSON",
-                found=f"{type(error).__name__}: {error}",
+                found=without_secrets(f"{type(error).__name__}: {error}"),
                 where=without_query(place),
                 mend="Restore the file, or mend the link to it.",
             ) from error
         return content
-
-
-def open_catalogue(api: str, place: str, page_size: int) -> ApiCatalogue | StaticCatalogue:
-    """Return a provider's catalogue: its API, or the static one at ``place``."""
-    return ApiCatalogue(api, page_size) if api else StaticCatalogue(place)
 
 
 def year_span(year: int) -> tuple[date, date]:
@@ -187,17 +185,18 @@ def _links(content: Mapping[str, Any], place: str) -> list[str]:
 
 
 def _touches(scene: Scene, box: Any) -> bool:
-    """Tell whether a scene may have pixels in a box; without footprint and bbox it may."""
+    """Tell whether a scene may have pixels in a box; without a footprint that can be read it may."""
     if scene.bbox is not None:
-        west, south, east, north = scene.bbox
-        spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
-        if not any(box.intersects(shapely.box(w, south, e, north)) for w, e in spans):
+        if not box.intersects(box_of(scene.bbox)):
             return False
-        if west > east:
+        if scene.bbox[0] > scene.bbox[2]:
             return True  # footprints across the antimeridian are written in several ways
     if not scene.footprint:
         return True
-    shape = shapely.make_valid(shapely.geometry.shape(scene.footprint))
+    try:
+        shape = shapely.make_valid(shapely.geometry.shape(scene.footprint))
+    except (ValueError, LookupError, TypeError, AttributeError, ShapelyError):
+        return True  # its pixels tell
     return bool(shape.intersects(box))
 
 
@@ -207,5 +206,11 @@ def _in_order(scenes: Iterator[Scene]) -> list[Scene]:
     return [by_id[key] for key in sorted(by_id)]
 
 
-def _retries() -> Retry:
-    return Retry(_RETRIES, backoff_factor=1, status_forcelist=_RETRIED_STATUS, allowed_methods=None)
+def _reader() -> Any:
+    """Return what reads JSON from files and servers; a server that hangs is an error, not a wait."""
+    from pystac_client.stac_api_io import StacApiIO
+
+    retries = Retry(
+        _RETRIES, backoff_factor=1, status_forcelist=_RETRIED_STATUS, allowed_methods=None
+    )
+    return StacApiIO(max_retries=retries, timeout=_TIMEOUT_S)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.files import sync_file, write_bytes
+from tasks.files import link_file, sync_file, write_bytes
 from tasks.stac.captures import Receipt
 
 Array = npt.NDArray[Any]
@@ -78,7 +78,7 @@ class Slots:
         kept = self.kept()
         is_final = len(kept) == len(self.days) and not any(r.unread for r in self.receipts())
         if is_final:
-            os.link(self._path(name), out)
+            link_file(self._path(name), out)
             return
         (shape, dtype), whole = self._shapes[name], self._open(name)
         copy = np.lib.format.open_memmap(out, "w+", dtype, (len(kept), *shape))

@@ -23,13 +23,13 @@ from tasks.stac.providers import ORBITS
 from tasks.stac.radar import CODES
 from tasks.stac.records import record_of
 from tasks.stac.slots import Slots
-from tasks.tiles import REGION, SOURCE, Array
+from tasks.tiles import REGION, SOURCE, Array, TileRef, read_tile
 
 _BLOCK_PX = 256
 
 
 def finished(job: Job, out: Path) -> dict[str, Any] | None:
-    """Return the record of the job's tile if it is there and lacks nothing that was to be read.
+    """Return the record of the job's tile if it is there, whole, and lacks nothing that was to be read.
 
     Raises:
         DataError: A folder of that name is no tile of ingest; it is left alone.
@@ -39,7 +39,7 @@ def finished(job: Job, out: Path) -> dict[str, Any] | None:
         return None
     try:
         record = dict(json.loads((folder / SOURCE).read_text()))
-        is_ours = "request" in record
+        is_ours = {"request", "dates", "unread"} <= record.keys()
     except (OSError, ValueError, TypeError):
         is_ours = False
     if not is_ours:
@@ -49,7 +49,21 @@ def finished(job: Job, out: Path) -> dict[str, Any] | None:
             where=str(folder),
             mend="Choose another --out, or move the folder away.",
         )
-    return record if record["request"] == job.key and not record["unread"] else None
+    is_done = record["request"] == job.key and not record["unread"]
+    return record if is_done and _is_whole(folder, record) else None
+
+
+def _is_whole(folder: Path, record: dict[str, Any]) -> bool:
+    """Tell whether a tile folder has its region and the arrays of all dates that its record names."""
+    if not (folder / REGION).is_file():  # one without is read as belonging to the tile everywhere
+        return False
+    try:
+        tile = read_tile(TileRef(folder.name, folder))
+    except DataError:
+        return False
+    found = {OPTICAL: len(tile.doys)}
+    found |= {name.removeprefix("sar_"): len(doys) for name, (_, doys) in tile.radar.items()}
+    return all(found.get(stream, 0) == len(dates) for stream, dates in record["dates"].items())
 
 
 def write_tile(job: Job, out: Path) -> dict[str, Any]:

@@ -9,14 +9,16 @@ import numpy as np
 import planetary_computer
 import pystac
 import pytest
-from rasterio.transform import from_origin
+from rasterio.transform import Affine, from_origin
 
 from tests.catalogues import (
     CRS,
     DAY,
     EARTH_SEARCH,
+    GRID,
     PLANETARY_COMPUTER,
     POWER,
+    SIZE,
     catalogue_of,
     ingest,
     optical,
@@ -125,3 +127,24 @@ def test_addresses_are_signed_for_each_read(
     assert "SECRET" not in done.all
     for name, content in files(tmp_path / "out").items():
         assert b"SECRET" not in content, name
+
+
+def test_only_the_window_is_fetched(tmp_path: Path) -> None:
+    out, window = tmp_path / "catalogue", outline(tmp_path / "w.json")
+    large = surface(0, 1024)
+    place = (CRS, GRID @ Affine.translation(-600, -500))
+    with serve(out) as server:
+        ingest(
+            f"{server.url}/{catalogue_of(out, optical(out, DAY, large, place=place)).name}",
+            tmp_path / "out",
+            window,
+        )
+        size = sum(path.stat().st_size for path in out.rglob("*.tif"))
+        assert all(
+            answer.is_range
+            for answer in server.answers
+            if answer.num_bytes and ".tif" in answer.path
+        )
+        assert server.sent(".tif") < size / 4
+    (found,) = tiles(tmp_path / "out")
+    assert np.array_equal(found["bands"][0], large[500 : 500 + SIZE, 600 : 600 + SIZE])

@@ -1,6 +1,8 @@
 """Tiles from a catalogue: what is planned, kept, refused and recorded."""
 
 import json
+import os
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tasks.stac.area import area_of_file
 from tasks.stac.report import Report
 from tasks.tiles import find_tiles, read_tile
 from tests.catalogues import CRS, GRID, SIZE, catalogue_of, optical, outline, radar, surface
+from tests.range_server import serve
 from tests.unit.test_scenes import files
 
 DAYS = [date(2022, 3, day) for day in (1, 6, 11)]
@@ -123,7 +126,56 @@ def test_another_request_is_read_anew(
         assert np.unique(np.load(next(made[0].rglob("sar_ascending.npy")))).tolist() == [8000]
     else:
         report = acquire(catalogue, shapely.box(*area.bounds).buffer(0.0005), made[0])
-    assert [row.outcome for row in report.rows] == ["made"]
+    assert [row.outcome for row in report.rows] == ["replaced"]
+
+
+@pytest.mark.parametrize("damage", ["bands.npy", "roi.tiff", "doys.npy", "radar", "cut"])
+def test_tile_that_lost_an_array_is_made_again(
+    damage: str, catalogue: Path, area: Any, made: tuple[Path, Report]
+) -> None:
+    (folder,) = made[0].glob("2022/*")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if damage == "cut":
+        os.truncate(folder / "bands.npy", 1000)
+    elif damage == "radar":  # an orbit that is absent is legal, unless it was there
+        for path in folder.glob("sar_ascending*"):
+            path.unlink()
+    else:
+        (folder / damage).unlink()
+    assert [row.outcome for row in acquire(catalogue, area, made[0]).rows] == ["replaced"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_tile_of_another_request_that_stays_is_told(
+    catalogue: Path, made: tuple[Path, Report]
+) -> None:
+    empty = acquire(catalogue, shapely.box(4.41, 51.06, 4.42, 51.07), made[0])
+    assert [row.outcome for row in empty.rows] == ["no data"]
+    assert any("earlier request was left" in note for note in empty.notes)
+    assert len(find_tiles(made[0])) == 1
+
+
+def test_area_between_the_centres_of_pixels_reads_nothing(
+    catalogue: Path, area: Any, tmp_path: Path
+) -> None:
+    west, south, *_ = area.bounds
+    report = acquire(catalogue, shapely.box(west, south, west + 1e-6, south + 1e-6), tmp_path)
+    assert [row.outcome for row in report.rows] == ["no data"]
+    assert report.num_scenes == 0
+    assert any("no pixel" in note for note in report.notes)
+
+
+def test_secrets_in_the_address_of_a_catalogue_are_not_recorded(
+    catalogue: Path, area: Any, tmp_path: Path
+) -> None:
+    with serve(catalogue.parent) as server:
+        place = server.url.replace("//", "//user:HIDDEN@") + "/catalog.json?sig=SECRET"
+        archive = open_archive(Request("static", place), Options())
+        acquire_tiles(archive, area, [2022], tmp_path, Options())
+        assert any(answer.query == "sig=SECRET" for answer in server.answers)
+    assert record(tmp_path)["catalogue"] == f"{server.url}/catalog.json"
+    for name, content in files(tmp_path).items():
+        assert not re.search(b"SECRET|HIDDEN", content), name
 
 
 def test_folder_of_somebody_else_is_left_alone(catalogue: Path, area: Any, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pyproj
 import pytest
 
+from tasks import acquire_points as acquire_points_module
 from tasks.acquire import Options, Request, open_archive
 from tasks.acquire_points import acquire_points
 from tasks.errors import DataError, ParamsError
+from tasks.files import sha256_of
 from tasks.points import open_points
 from tasks.stac.report import Report
 from tests.catalogues import CRS, GRID, SIZE, catalogue_of, optical, radar, surface
@@ -112,11 +114,59 @@ def test_finished_table_is_kept_until_a_label_changes(catalogue: Path, tmp_path:
     first = (out / "points/a_2022.parquet").read_bytes()
     assert [row.outcome for row in acquire(catalogue, table, [2022], out).rows] == ["kept"]
     points(table, crop=["z"] * 5)
-    assert [row.outcome for row in acquire(catalogue, table, [2022], out).rows] == ["made"]
+    assert [row.outcome for row in acquire(catalogue, table, [2022], out).rows] == ["replaced"]
     points(table)
     acquire(catalogue, table, [2022], out)
     assert (out / "points/a_2022.parquet").read_bytes() == first
     assert not (out / ".unfinished").exists()
+
+
+def test_table_that_was_changed_or_half_made_is_made_again(catalogue: Path, tmp_path: Path) -> None:
+    table, out = points(tmp_path / "a.parquet"), tmp_path / "out"
+    (path,) = map(Path, acquire(catalogue, table, [2022], out).tables)
+    first = path.read_bytes()
+    path.write_bytes(first[:-10])
+    assert [row.outcome for row in acquire(catalogue, table, [2022], out).rows] == ["replaced"]
+    assert path.read_bytes() == first
+
+
+def test_crash_between_table_and_record_is_mended(
+    catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, out = points(tmp_path / "a.parquet"), tmp_path / "out"
+    (path,) = map(Path, acquire(catalogue, table, [2022], out).tables)
+    first = path.read_bytes()
+    points(table, crop=["z"] * 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(acquire_points_module, "sha256_of", _stop_after(1))
+        with pytest.raises(KeyboardInterrupt):
+            acquire(catalogue, table, [2022], out)
+    assert path.read_bytes() != first, "the table is there, the record is not"
+    points(table)
+    assert [row.outcome for row in acquire(catalogue, table, [2022], out).rows] == ["replaced"]
+    assert path.read_bytes() == first
+
+
+def _stop_after(calls: int) -> Any:
+    """Return the digest of files, which is interrupted after some calls."""
+    left = [calls]
+
+    def digest(path: Path) -> str:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return sha256_of(path)
+
+    return digest
+
+
+def test_table_of_somebody_else_is_left_alone(catalogue: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "out/points/a_2022.parquet"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"precious")
+    with pytest.raises(DataError, match="another --out"):
+        acquire(catalogue, points(tmp_path / "a.parquet"), [2022], tmp_path / "out")
+    assert theirs.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +178,7 @@ def test_finished_table_is_kept_until_a_label_changes(catalogue: Path, tmp_path:
         ({"lat": ["51"] * 5}, "lat"),
         ({"lon": [500_000.0] * 5}, "row 0"),
         ({"year": [2022.5] * 5}, "whole"),
+        ({"pixel_id": [1.0, 2.0, 3.0, 4.0, 5.0]}, "pixel_id"),
         ({"s2": [1] * 5}, "s2"),
     ],
 )
@@ -136,6 +187,12 @@ def test_tables_that_do_not_say_where_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=match):
         acquire(catalogue, points(tmp_path / "a.parquet", **columns), [2022], tmp_path / "out")
+
+
+@pytest.mark.parametrize("year", [0, 1999, 99_999])
+def test_year_without_satellites_is_refused(year: int, catalogue: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="years in 2015"):
+        acquire(catalogue, points(tmp_path / "a.parquet", year=[year] * 5), [], tmp_path / "out")
 
 
 def test_a_year_is_needed(catalogue: Path, tmp_path: Path) -> None:

@@ -58,8 +58,9 @@ def test_every_kind_of_geojson_is_read(content: dict[str, Any], tmp_path: Path) 
         '{"type": "Point", "coordinates": [5, 50]}',
         '{"type": "Polygon", "coordinates": [[[6e5, 5e6], [7e5, 5e6], [7e5, 6e6], [6e5, 5e6]]]}',
         '{"type": "FeatureCollection", "features": []}',
+        '{"type": "Blot", "coordinates": []}',
     ],
-    ids=["text", "list", "point", "metres", "empty"],
+    ids=["text", "list", "point", "metres", "empty", "unknown"],
 )
 def test_what_is_no_polygon_in_degrees_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(content)

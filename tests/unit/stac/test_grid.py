@@ -113,6 +113,18 @@ def test_region_is_that_of_every_centre_looked_at() -> None:
     assert np.array_equal(region, expected)
 
 
+def test_what_only_touches_a_cell_changes_nothing_of_it() -> None:
+    """A field that ends at the border of a cell shares a line with it, or a corner."""
+    inside = shapely.box(5.41, 50.91, 5.43, 50.93)
+    (cell,) = cells_of(inside)
+    touching = shapely.union_all(
+        [inside, shapely.box(5.5, 50.94, 5.52, 50.96), shapely.Point(5.48, 50.98)]
+    )
+    window = window_of(cell, inside)
+    assert window_of(cell, touching) == window
+    assert np.array_equal(region_of(cell, touching, window), region_of(cell, inside, window))
+
+
 def test_box_around_one_place_is_one_pixel() -> None:
     window = box_around("EPSG:32631", np.array([600_005.0]), np.array([5_700_005.0]))
     assert window.shape == (1, 1)

@@ -45,6 +45,16 @@ def test_raster_that_lies_nowhere_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize(("dtype", "count"), [("float32", 1), ("uint8", 3)])
+def test_raster_of_another_kind_is_refused(dtype: str, count: int, tmp_path: Path) -> None:
+    """Reflectance of 0..1 would be cut to 0, which means no data; a picture has no numbers."""
+    form = {"height": 4, "width": 4, "count": count, "dtype": dtype, "crs": "EPSG:32631"}
+    with rasterio.open(tmp_path / "x.tif", "w", driver="GTiff", transform=GRID, **form) as raster:
+        raster.write(np.full((count, 4, 4), 0.5, dtype))
+    with pytest.raises(DataError, match=f"{count} bands of {dtype}"):
+        read(tmp_path / "x.tif")
+
+
 def test_missing_file_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file") as error:
         read(tmp_path / "x.tif", Access(pause_s=3600))

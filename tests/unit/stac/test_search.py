@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import DataError
-from tasks.stac.items import resolve, scene_of, without_query
+from tasks.stac.items import resolve, scene_of, without_query, without_secrets
 from tasks.stac.search import StaticCatalogue, year_span
 
 YEAR = year_span(2022)
@@ -85,6 +85,8 @@ def test_collection_of_an_item_that_does_not_say_is_where_it_lies(tmp_path: Path
         ((179.5, -17, -179.5, -16), (179.8, -16.5, 179.9, -16.4), True),
         ((179.5, -17, -179.5, -16), (-179.9, -16.5, -179.8, -16.4), True),
         ((179.5, -17, -179.5, -16), (0, -16.5, 0.1, -16.4), False),
+        ((-179.97, -17, -179, -16), (179.99, -16.5, -179.96, -16.4), True),
+        ((0, -17, 1, -16), (179.99, -16.5, -179.96, -16.4), False),
     ],
 )
 def test_box_chooses_also_across_the_antimeridian(
@@ -98,6 +100,23 @@ def test_footprint_inside_the_bbox_chooses(tmp_path: Path) -> None:
     path = save(tmp_path, item("a", geometry=lower))
     assert found(path, (4.1, 50.1, 4.2, 50.2))
     assert not found(path, (4.8, 50.8, 4.9, 50.9))
+
+
+@pytest.mark.parametrize(
+    "footprint",
+    [
+        "here",
+        {"type": "Blot"},
+        {"type": "Polygon", "coordinates": [[[4, 50]]]},
+        {"type": "Polygon"},
+    ],
+)
+def test_scene_with_a_footprint_that_is_none_is_chosen_by_its_bbox(
+    footprint: Any, tmp_path: Path
+) -> None:
+    path = save(tmp_path, item("a", geometry=footprint))
+    assert found(path, (4.5, 50.5, 4.6, 50.6))
+    assert not found(path, (5.1, 50.5, 5.2, 50.6))
 
 
 def test_scene_of_unknown_place_may_lie_anywhere(tmp_path: Path) -> None:
@@ -183,7 +202,22 @@ def test_digest_does_not_depend_on_the_order_of_keys() -> None:
 
 def test_queries_and_fragments_are_cut_off() -> None:
     assert without_query("https://a.org/x.tif?sig=1&b=2#3") == "https://a.org/x.tif"
+    assert without_query("https://me:pass@a.org:80/x.tif") == "https://a.org:80/x.tif"
     assert without_query("/data/what?.tif") == "/data/what?.tif"
+
+
+def test_messages_tell_no_secret_of_an_address() -> None:
+    said = "GET https://me:pass@a.org/x.tif?sig=1 failed: 'https://b.org/y?t=2' too"
+    assert without_secrets(said) == "GET https://a.org/x.tif failed: 'https://b.org/y' too"
+    assert len(without_secrets("a whole page " * 1000)) < 700
+
+
+@pytest.mark.parametrize(
+    ("given", "baseline"), [("05.09", 5.09), (4, 4.0), ("N0500", None), ("nan", None), (None, None)]
+)
+def test_baseline_is_a_number_or_unknown(given: Any, baseline: float | None) -> None:
+    scene = scene_of(item("a", properties={"s2:processing_baseline": given}), HERE)
+    assert scene.baseline == baseline
 
 
 @pytest.mark.parametrize(
@@ -194,6 +228,7 @@ def test_queries_and_fragments_are_cut_off() -> None:
         ({"raster:offset": -0.1}, -0.1),
         ({"raster:bands": [{"scale": 1e-4}]}, None),
         ({"raster:bands": [{"offset": 0}]}, 0.0),
+        ({"raster:bands": [{"offset": float("nan")}]}, None),
         ({}, None),
     ],
 )
