@@ -15,15 +15,15 @@ from models.dpixel import DPixels
 from models.encode import Encoder
 from tasks.checkpoints import open_checkpoint
 from tasks.embedding.blocks import BLOCK_DPIXELS, Block, embed_blocks
-from tasks.files import link_file, sha256_of, write_json
+from tasks.files import link_file, write_json
 from tasks.params import Params
 from tasks.progress import track
-from tasks.shards.index import INDEX, write_index
+from tasks.shards.index import write_index
 from tasks.shards.records import entry_of, entry_record
 from tasks.shards.rows import encode_targets, target_schema
 from tasks.shards.writer import ShardWriter
 from tasks.stage import Stage, run_stage, stage_main
-from tasks.streaming.corpus import Corpus, open_corpus
+from tasks.streaming.corpus import Corpus, open_output
 from tasks.workspace import Workspace
 
 
@@ -33,7 +33,7 @@ def cache_targets(workspace: Workspace, params: Params) -> None:
 
     def body(stage: Stage) -> None:
         teacher = open_checkpoint(stage.parents["pretrain"], max_tokens=section.max_tokens).encoder
-        corpus = _open_dpixels(stage)
+        corpus = open_output("pack", stage.parents["pack"], stage.workspace.shards, "dpixels")
         names = [entry.name.replace("dpixels", "targets") for entry in corpus.index.shards]
         for number, name in track(
             enumerate(names), label="teacher", total=len(names), unit="shards"
@@ -77,12 +77,6 @@ def _groups(corpus: Corpus, number: int) -> Iterator[Block]:
         dpixels = DPixels.concatenate([corpus.dpixels(n) for n in blocks[at : at + together]])
         corpus.store.release()
         yield dpixels.pixel_id.view(np.int64), dpixels
-
-
-def _open_dpixels(stage: Stage) -> Corpus:
-    folder, elsewhere = stage.parents["pack"], stage.workspace.shards
-    where = f"{elsewhere}/pack" if elsewhere else str(folder)
-    return open_corpus(where, "dpixels", digest=sha256_of(folder / INDEX))
 
 
 def _record(path: Path) -> Path:

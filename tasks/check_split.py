@@ -105,8 +105,10 @@ def require_lineage(corpus: str, ingested: Path) -> None:
         ingested: Output of ``ingest``, whose archive places the sources.
 
     Raises:
-        LineageError: The corpus was packed from something else.
+        LineageError: The corpus was packed from something else, or nothing was ingested.
+        DigestMismatch: The output of ``ingest`` is damaged.
     """
+    read_manifest(ingested, verify=True)
     if not (Path(corpus) / MANIFEST).is_file():
         return
     packed, placed = read_manifest(Path(corpus)).parents.get("ingest", ""), digest_of(ingested)
@@ -120,21 +122,23 @@ def require_lineage(corpus: str, ingested: Path) -> None:
 
 
 def _packed(corpus: Corpus, keys: Sequence[str]) -> list[bool]:
-    """Return of which sources something was packed.
+    """Return of which sources something was packed, as the index says.
 
     Raises:
-        DataError: The corpus has other sources.
+        DataError: The corpus has other sources, or numbers them otherwise.
     """
-    sources = corpus.index.facts.get("sources")
-    found = set(sources) if isinstance(sources, dict) else {"none"}
-    if other := found ^ set(keys):
+    listed = corpus.index.facts.get("sources")
+    sources = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    found = [str(one.get("key")) for one in sources]
+    if found != list(keys):
+        other = sorted(set(found) ^ set(keys))
         raise DataError(
             "a corpus of the archive that was ingested",
-            found=f"other sources, such as {min(other)}",
+            found=f"other sources, such as {other[0]}" if other else "its sources in another order",
             where=corpus.store.where,
             mend="Pack the archive again: dvc repro pack",
         )
-    return [bool(corpus.index.facts["sources"][key]["rows"]) for key in keys]
+    return [one.get("rows") != 0 for one in sources]
 
 
 def _ids(corpus: Corpus) -> Iterator[npt.NDArray[np.uint64]]:

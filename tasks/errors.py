@@ -30,7 +30,7 @@ class TesseraError(Exception):
 
     def __init__(self, expected: str, *, found: str, where: str, mend: str) -> None:
         self.expected, self.found, self.where, self.mend = expected, found, where, mend
-        super().__init__(f"{where}: expected {expected}; found {found}. {mend}")
+        super().__init__(f"{where}: expected {expected}; found {found.rstrip('.')}. {mend}")
 
 
 class ParamsError(TesseraError):

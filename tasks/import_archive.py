@@ -164,16 +164,25 @@ def _import_table(
             )
         report.kept.append(f"{FOLDER}/{target.name}")
         return
-    aside = work / path.name
+    aside = work / target.name
     shutil.copyfile(path, aside)
-    table = open_points(aside)
-    blocks = table.blocks() if force else check_points(table)
-    rows = sum(len(dpixels) for _, dpixels in blocks)
+    rows = _count_rows(aside, path, force=force)
     sync_file(aside)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside.replace(target)
     sync_folder(target.parent)
     report.tables[target.name] = rows
+
+
+def _count_rows(copy: Path, path: Path, *, force: bool) -> int:
+    """Read the copy of a table to its end; a fault is named by the table itself."""
+    try:
+        table = open_points(copy)
+        blocks = table.blocks() if force else check_points(table)
+        return sum(len(dpixels) for _, dpixels in blocks)
+    except DataError as error:
+        where = error.where.replace(str(copy), str(path))
+        raise DataError(error.expected, found=error.found, where=where, mend=error.mend) from error
 
 
 def _import_legend(path: Path, archive: Path) -> None:
@@ -191,11 +200,16 @@ def _import_legend(path: Path, archive: Path) -> None:
 
 
 def _require_layout(source: Path, archive: Path) -> None:
-    """Refuse an archive in which ``tiles/`` would hide the tiles that are there, or the source."""
-    if archive.resolve() == source.resolve() or archive.resolve() in source.resolve().parents:
+    """Refuse an archive in which ``tiles/`` would hide the tiles that are there, and the source's own.
+
+    A folder inside the source would be a part of it, and be imported itself the next time.
+    """
+    given, target = source.resolve(), archive.resolve()
+    inside = source.is_dir() and given in target.parents
+    if target == given or target in given.parents or inside:
         raise DataError(
             "an archive apart from the source",
-            found="the source inside it",
+            found="it inside the source" if inside else "the source inside it",
             where=str(archive),
             mend="Choose another --out.",
         )
@@ -215,7 +229,8 @@ def _workplace(archive: Path) -> Iterator[Path]:
     work = archive / _WORK
     work.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(work / "lock", timeout=0):
+        # Beside the work, which is removed: a lock that is deleted while held protects nobody.
+        with FileLock(archive / ".import.lock", timeout=0):
             yield work
             shutil.rmtree(work, ignore_errors=True)
     except Timeout as error:

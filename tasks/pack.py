@@ -10,6 +10,7 @@ Output: shards ``dpixels-00000.arrow`` (``tasks.shards``), ``blocks.arrow``, ``v
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tasks.errors import DataError, ValidationFailed
@@ -17,7 +18,7 @@ from tasks.files import link_file, write_json
 from tasks.ingest import Catalogue, read_catalogue
 from tasks.packing.description import Facts, describe, flat_counts, summary
 from tasks.packing.gather import gather, read_shards, shard_names, unfinished
-from tasks.packing.mixing import merge_mixing
+from tasks.packing.mixing import batch_rows, merge_mixing
 from tasks.packing.normalisation import NORMALISATION, normalisation_facts
 from tasks.packing.scatter import Scattered, scatter
 from tasks.packing.sources import source_keys
@@ -97,14 +98,17 @@ def pack_archive(
     names, shards = shard_names(rows, params), work / "shards"
     if missing := unfinished(shards, names):
         gather(open_runs(work / "spill"), scattered.rows, shards, missing, params)
-    remove_runs(work / "spill")
-    for name in names:
-        link_file(shards / name, build / name)
-    _judge([record["row"] for record in read_shards(shards, names)], build)
+    with ThreadPoolExecutor(1) as disk:  # removing takes a while, and nothing waits for it
+        removed = disk.submit(remove_runs, work / "spill")
+        for name in names:
+            link_file(shards / name, build / name)
+        _judge([record["row"] for record in read_shards(shards, names)], build)
+        removed.result()
     statistics = summarise(rows, merge(r["statistics"] for r in read_shards(shards, names)))
     _write_statistics(statistics, build)
     tallied = (record["mixing"] for record in read_shards(shards, names))
-    mixing = merge_mixing(tallied, scattered.rows, params.block_rows)
+    batch = batch_rows(rows, params.block_rows, params.rows_per_shard)
+    mixing = merge_mixing(tallied, scattered.rows, batch)
     size = sum((build / name).stat().st_size for name in names)
     facts = describe(source_keys(catalogue), scattered, statistics, mixing, size) | {
         "seed": params.seed
@@ -115,12 +119,15 @@ def pack_archive(
 
 
 def _nothing(scattered: Scattered, params: PackParams) -> DataError:
-    reasons = ", ".join(f"{n} {reason}" for reason, n in scattered.reasons.items() if n)
+    counted = {reason: n for reason, n in scattered.reasons.items() if n}
+    reasons = ", ".join(f"{n} {reason}" for reason, n in counted.items())
     return DataError(
         f"d-pixels with at least {params.min_s2} optical and {params.min_s1} radar observations",
         found=f"none in the whole archive ({reasons or 'it is empty'})",
         where="pack",
-        mend="Lower pack.min_s2 or pack.min_s1 in params.yaml (0 accepts an absent sensor).",
+        mend="Lower pack.min_s2 or pack.min_s1 in params.yaml (0 accepts an absent sensor)."
+        if counted.keys() & {"few_optical", "few_radar"}
+        else "Look into the archive (tessera inspect); ground of pack.holdout is left out too.",
     )
 
 

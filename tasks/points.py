@@ -57,16 +57,20 @@ class PointTable:
         ``pixel_id`` of the d-pixels is the row number; the table's own column is ``ids``.
 
         Raises:
-            DataError: A list is null, or its values and days do not fit together.
+            DataError: A list is null, its values and days do not fit together, or the file is
+                damaged where they are.
         """
         columns = [column for name in _STREAMS for column in (name, f"{name}_doy")]
         start = 0
-        with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(BLOCK_ROWS, columns=columns):
-                rows = np.arange(start, start + len(batch))
-                streams = [_series(self.path, batch, name, start) for name in _STREAMS]
-                yield rows, DPixels(rows.astype(np.uint64), *streams)
-                start += len(batch)
+        try:
+            with _open(self.path) as file:
+                for batch in file.iter_batches(BLOCK_ROWS, columns=columns):
+                    rows = np.arange(start, start + len(batch))
+                    streams = [_series(self.path, batch, name, start) for name in _STREAMS]
+                    yield rows, DPixels(rows.astype(np.uint64), *streams)
+                    start += len(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise _refusal(self.path, f"readable rows from {start} on", str(error)) from error
 
 
 def open_points(path: Path) -> PointTable:
@@ -76,11 +80,9 @@ def open_points(path: Path) -> PointTable:
         DataError: Not a Parquet file, a column is missing, or a ``pixel_id`` occurs twice.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            present = set(file.schema_arrow.names)
+        with _open(path) as file:
             wanted = {"pixel_id", *_STREAMS, *(f"{name}_doy" for name in _STREAMS)}
-            if missing := sorted(wanted - present):
-                raise _refusal(path, "the columns of a point table", f"no {', '.join(missing)}")
+            _require_once(path, file, sorted(wanted))
             if odd := sorted(n for n in wanted - {"pixel_id"} if not _holds_lists(file, n)):
                 raise _refusal(path, "lists of numbers", f"other types in {', '.join(odd)}")
             ids = file.read(columns=["pixel_id"]).column(0)
@@ -105,7 +107,7 @@ def columns_of(path: Path) -> dict[str, str]:
         DataError: Not a Parquet file.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with _open(path) as file:
             return {field.name: str(field.type) for field in file.schema_arrow}
     except (pa.ArrowException, OSError) as error:
         raise _refusal(path, "a readable Parquet file", str(error)) from error
@@ -118,9 +120,8 @@ def read_numbers(path: Path, columns: Sequence[str]) -> dict[str, npt.NDArray[An
         DataError: Not a Parquet file, or a column is missing, not of numbers, or has gaps.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            if missing := [name for name in columns if name not in file.schema_arrow.names]:
-                raise _refusal(path, f"columns {', '.join(columns)}", f"no {', '.join(missing)}")
+        with _open(path) as file:
+            _require_once(path, file, columns)
             found = file.read(columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise _refusal(path, "a readable Parquet file", str(error)) from error
@@ -138,7 +139,7 @@ def describe_points(path: Path) -> tuple[int, int]:
         DataError: Not a Parquet file.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with _open(path) as file:
             rows = int(file.metadata.num_rows)
             if "year" not in file.schema_arrow.names:
                 return rows, 0
@@ -172,6 +173,18 @@ def write_table(
     finally:
         if sink:
             sink.close()
+
+
+def _open(path: Path) -> Any:
+    """Open a Parquet file; where its writer left checksums of the pages, they are compared."""
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+def _require_once(path: Path, file: Any, columns: Sequence[str]) -> None:
+    """Refuse a table in which a column is missing, or there twice: nobody knows which is meant."""
+    for many, found in ((0, "no"), (2, "two or more of")):
+        if odd := [n for n in columns if min(file.schema_arrow.names.count(n), 2) == many]:
+            raise _refusal(path, f"columns {', '.join(columns)}", f"{found} {', '.join(odd)}")
 
 
 def _holds_lists(file: Any, name: str) -> bool:

@@ -10,8 +10,10 @@ import pyarrow as pa
 from models.dpixel import DPixels
 from tasks.ingest import Catalogue, make_catalogue, make_tables
 from tasks.pack import pack_archive
+from tasks.packing.sources import accept
 from tasks.params import PackParams
 from tasks.shards.rows import decode_dpixels
+from tasks.tiles import dpixels_of, read_tile
 
 
 def pack_params(**changes: Any) -> PackParams:
@@ -26,6 +28,16 @@ def catalogue_of(archive: Path) -> Catalogue:
     """Return an archive's catalogue, tables too."""
     entries, tables = tuple(make_catalogue(archive)), tuple(make_tables(archive))
     return Catalogue(archive, entries, tables=tables)
+
+
+def accepted_of(catalogue: Catalogue, params: PackParams) -> list[DPixels]:
+    """Return what a corpus must hold of each tile, in the order of the archive."""
+    parts = []
+    for index in range(len(catalogue)):
+        tile = read_tile(catalogue.tile(index))
+        inside = np.flatnonzero(tile.region.reshape(-1))
+        parts.append(dpixels_of(tile, inside, catalogue.first_pixel_id(index)))
+    return [accept(part, params)[0] for part in parts]
 
 
 def pack_into(catalogue: Catalogue, folder: Path, params: PackParams) -> Path:

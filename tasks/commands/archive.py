@@ -75,7 +75,7 @@ def inspect(
     if plot or pixels or rows:
         draw_object(path, plot, pixels=pixels or [], rows=rows or [])
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in found]))
+        typer.echo(json.dumps([finding.to_json() for finding in found]))
         return
     typer.echo("\n\n".join(finding.render() for finding in found))
     if plot:

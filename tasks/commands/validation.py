@@ -69,9 +69,9 @@ def check_split(
 
     workspace = find_workspace()
     with talk(as_json):
-        catalogue = read_catalogue(workspace, workspace.output("ingest"))
-        where = corpus or str(workspace.output("pack"))
-        require_lineage(where, workspace.output("ingest"))
+        ingested, where = workspace.output("ingest"), corpus or str(workspace.output("pack"))
+        require_lineage(where, ingested)
+        catalogue = read_catalogue(workspace, ingested)
         report = check(catalogue, where, labels, block_m=block_m, years=years)
     typer.echo(json.dumps(report.to_json()) if as_json else report.render())
     raise typer.Exit(not report.verdict.success)

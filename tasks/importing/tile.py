@@ -88,17 +88,18 @@ def import_tile(job: TileJob, build: Path) -> list[str] | None:
     Raises:
         DataError: The tile cannot be imported, or another one of its name is there.
     """
+    stamps = _stamps(job)  # before the digests, which are of the same bytes then
     digests = {name: sha256_of(path) for name, path in job.sources().items()}
     if job.final.exists():
         _require_same(job, digests)
         return None
-    stamps = _stamps(job)
     shutil.rmtree(build, ignore_errors=True)
     build.mkdir(parents=True)
     opened = open_source(job.ref)
     _write_arrays(opened, build)
-    _write_rasters(job, opened, build)
+    _write_region(job, opened, build)
     _check(job, build)
+    _write_labels(job, opened)
     if _stamps(job) != stamps:
         raise refusal(job.ref.name, "files that stay as they are", "a change while they were read")
     facts = {"format": FORMAT, "tile": job.ref.key, "files": digests, "changes": opened.changes}
@@ -179,19 +180,26 @@ def _series(opened: Opened) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (f"{orbit}.npy",), f"{orbit}_doy.npy"
 
 
-def _write_rasters(job: TileJob, opened: Opened, build: Path) -> None:
+def _write_region(job: TileJob, opened: Opened, build: Path) -> None:
     region = job.ref.folder / REGION
-    sizes = {"padded": opened.padded, "size": opened.size}
-    if region.exists() and copy_region(region, build / REGION, **sizes):
+    if region.exists() and copy_region(
+        region, build / REGION, padded=opened.padded, size=opened.size
+    ):
         opened.changes.append(f"{REGION}: cut")
-    for name, path in job.labels.items():
-        # Before the tile: a crash leaves a label without its tile, which the next run finds again.
-        target = job.archive / "labels" / f"{job.key}_{name}.tif"
-        if done := copy_label(path, target, **sizes):
-            opened.changes.append(f"label {name}: {done}")
     known = {*KINDS, REGION, SOURCE}
     others = [name for name in job.sources() if name not in known and "/" not in name]
     opened.changes += [f"{name}: left out, no file of a tile" for name in others]
+
+
+def _write_labels(job: TileJob, opened: Opened) -> None:
+    """Copy the labels of a tile that is right, before it gets its place.
+
+    A crash leaves a label without its tile, which the next run finds again.
+    """
+    for name, path in job.labels.items():
+        target = job.archive / "labels" / f"{job.key}_{name}.tif"
+        if done := copy_label(path, target, padded=opened.padded, size=opened.size):
+            opened.changes.append(f"label {name}: {done}")
 
 
 def _check(job: TileJob, build: Path) -> None:

@@ -5,6 +5,7 @@ Arrays are mapped and read a few rows at a time.
 
 import json
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def is_record(path: Path) -> bool:
     try:
         content = json.loads(path.read_bytes()) if path.suffix == ".json" else {}
         return content["format"] in FORMATS and "tile" in content
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -128,7 +129,7 @@ def thinned_field(record: Path, side: int) -> tuple[npt.NDArray[np.float32], int
 def _open(path: Path) -> Array:
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, OverflowError, SyntaxError, TokenError) as error:
         raise DataError(
             "a readable array", found=str(error), where=str(path), mend="Embed the tile again."
         ) from error

@@ -6,6 +6,7 @@ here, once, for all kinds.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 _MOST_ROWS = 40  # of a table as text; JSON has them all
@@ -36,6 +37,23 @@ class Finding:
         for title, rows in self.tables.items():
             lines += ["", title, *_table_lines(rows)]
         return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding in plain JSON types: what is no finite number becomes null."""
+        return {
+            "kind": self.kind,
+            "path": self.path,
+            "facts": _plain(self.facts),
+            "tables": _plain(self.tables),
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _fact_lines(facts: Row) -> list[str]:

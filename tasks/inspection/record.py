@@ -28,7 +28,7 @@ def is_record(path: Path, kind: str) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes()) if path.suffix == ".json" else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -44,6 +44,8 @@ def describe_verdict(path: Path) -> Finding:
         "suite": content["suite"],
         "rows": content.get("tables", {}),
     }
+    if "reference" in content:
+        facts["reference"] = content["reference"]
     failures = [
         {name: failure[name] for name in ("tile", "sensor", "band", "expectation", "found")}
         for failure in content["failures"]

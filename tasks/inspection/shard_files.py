@@ -57,7 +57,7 @@ def is_corpus(path: Path) -> bool:
     try:
         content = json.loads((folder / INDEX).read_bytes())
         return str(content["format"]).startswith(_FORMAT)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -28,7 +28,6 @@ from tasks.inspection.shard_files import (
     read_index,
 )
 from tasks.inspection.tally import BlockTally
-from tasks.points import FOLDER
 from tasks.shards.index import Index
 from tasks.shards.rows import decode_dpixels, decode_targets
 
@@ -135,13 +134,11 @@ def source_name(path: Path, number: int) -> str:
 
 
 def _source_names(index: Index | None) -> dict[int, str]:
-    """Return the name of each source by its number, the upper half of ``pixel_id``.
-
-    The index names them without their numbers: tiles come first, then tables, each by name.
-    """
-    listed = index.facts.get("sources", {}) if index else {}
-    ordered = sorted(listed, key=lambda name: (name.startswith(f"{FOLDER}/"), name))
-    return dict(enumerate(ordered))
+    """Return the name of each source by its number, the upper half of ``pixel_id``."""
+    listed = index.facts.get("sources") if index else None
+    if not isinstance(listed, list):
+        return {}
+    return {at: str(one["key"]) for at, one in enumerate(listed) if "key" in one}
 
 
 def _measure_targets(batches: Iterator[Any]) -> tuple[Row, dict[str, list[Row]]]:

@@ -16,7 +16,7 @@ def is_stage(path: Path) -> bool:
         return False
     try:
         return bool(json.loads(file.read_bytes())["format"] == FORMAT)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -122,5 +122,5 @@ def _source(path: Path) -> Any:
     """Return what the record says, without what ``tessera inspect`` of the record itself lists."""
     try:
         return without_lists(json.loads(path.read_text()), {})
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"not readable: {error}"

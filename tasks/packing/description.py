@@ -22,22 +22,26 @@ def describe(
     """Return what the index says of the corpus.
 
     Args:
-        names: What each source is called.
+        names: What each source is called, in the order of their numbers.
         scattered: What the first pass counted.
         statistics: Content of ``statistics.json``.
         mixing: Of ``merge_mixing``.
         size: Bytes of all shards.
 
     Returns:
-        sources (rows, and rejected d-pixels by reason, of each), rejected (of all), observations by
+        sources (key, rows, and rejected d-pixels by reason, in the same order), rejected (of all), observations by
         sensor, bytes a d-pixel (packed, in the public layout, as the public chunks), and mixing.
     """
     rows, none = statistics["dpixels"], Counter[str]()
     return {
-        "sources": {
-            name: {"rows": scattered.rows[i], "rejected": dict(scattered.rejected.get(i, none))}
-            for i, name in enumerate(names)
-        },
+        "sources": [
+            {
+                "key": name,
+                "rows": scattered.rows[number],
+                "rejected": dict(scattered.rejected.get(number, none)),
+            }
+            for number, name in enumerate(names)
+        ],
         "rejected": scattered.reasons,
         "observations": {n: s["observations"] for n, s in statistics["sensors"].items()},
         "bytes": {
@@ -54,7 +58,7 @@ def flat_counts(facts: Facts) -> dict[str, float]:
     mixing = facts["mixing"]
     measured = {} if mixing["ratio"] is None else {"mixing_ratio": round(mixing["ratio"], 4)}
     return {
-        "dpixels": sum(source["rows"] for source in facts["sources"].values()),
+        "dpixels": sum(source["rows"] for source in facts["sources"]),
         "observations": sum(facts["observations"].values()),
         "sources": mixing["sources"],
         "bytes_per_dpixel": round(facts["bytes"]["per_dpixel"], 1),

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from models.dpixel import DPixels
 from tasks.errors import ParamsError
 from tasks.files import write_json
-from tasks.packing.mixing import tally_mixing
+from tasks.packing.mixing import batch_rows, tally_mixing
 from tasks.packing.spill import Run, read_keys, read_range
 from tasks.packing.statistics import tally
 from tasks.params import PackParams
@@ -59,8 +59,15 @@ def shard_names(rows: int, params: PackParams) -> list[str]:
 
 
 def unfinished(shards: Path, names: Sequence[str]) -> list[int]:
-    """Return the numbers of the shards that are not there, rising."""
-    return [number for number, name in enumerate(names) if not _record(shards / name).exists()]
+    """Return the numbers of the shards that are not there as their records say, rising."""
+    return [number for number, name in enumerate(names) if not _is_finished(shards / name)]
+
+
+def _is_finished(path: Path) -> bool:
+    if not (path.exists() and _record(path).exists()):
+        return False
+    recorded = json.loads(_record(path).read_text())["entry"]["size"]
+    return bool(path.stat().st_size == recorded)
 
 
 def gather(
@@ -143,18 +150,24 @@ def make_shard(
     """Write one shard and its record: entry, blocks, statistics, mixing, and the verdict's row."""
     dpixels = _ordered(runs, job)
     size = params.block_rows
-    with ShardWriter(shards / job.name, DPIXEL_SCHEMA) as writer:
+    with ShardWriter(shards / job.name, DPIXEL_SCHEMA) as writer, ThreadPoolExecutor(1) as disk:
         for start in range(0, len(dpixels), size):
             writer.add(encode_dpixels(dpixels.slice(start, start + size)))
-        entry = writer.finish()
-    least = {"min_s2": params.min_s2, "min_s1": params.min_s1}
-    record = {
-        **entry_record(entry, writer.blocks),
-        "statistics": tally(dpixels),
-        "mixing": tally_mixing(dpixels.pixel_id, sources, size),
-        "row": shard_statistics(job.name, dpixels, **least),
-    }
+        flushed = disk.submit(writer.finish)  # the disk works while the processor counts
+        measured = _measure(job.name, dpixels, sources, params)
+        record = entry_record(flushed.result(), writer.blocks) | measured
     write_json(_record(shards / job.name), record)
+
+
+def _measure(
+    name: str, dpixels: DPixels, sources: Counter[int], params: PackParams
+) -> dict[str, Any]:
+    batch = batch_rows(sum(sources.values()), params.block_rows, params.rows_per_shard)
+    return {
+        "statistics": tally(dpixels),
+        "mixing": tally_mixing(dpixels.pixel_id, sources, batch),
+        "row": shard_statistics(name, dpixels, min_s2=params.min_s2, min_s1=params.min_s1),
+    }
 
 
 def _ordered(runs: Sequence[Run], job: Job) -> DPixels:

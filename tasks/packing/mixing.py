@@ -20,20 +20,20 @@ import numpy.typing as npt
 _SOURCE_BITS = np.uint64(32)  # of a pixel id, below the number of its source
 
 
-def batch_rows(total: int, block_rows: int) -> int:
-    """Return the rows of a batch: whole blocks, about 1,024 or an eighth of a small corpus."""
-    return max(block_rows, min(1024, total // 8) // block_rows * block_rows)
+def batch_rows(total: int, block_rows: int, rows_per_shard: int) -> int:
+    """Return the rows of a batch: whole blocks of one shard, about 1,024 or an eighth of the corpus."""
+    return max(block_rows, min(1024, rows_per_shard, total // 8) // block_rows * block_rows)
 
 
 def tally_mixing(
-    pixel_id: npt.NDArray[np.uint64], sources: Counter[int], block_rows: int
+    pixel_id: npt.NDArray[np.uint64], sources: Counter[int], rows: int
 ) -> dict[str, Any]:
     """Measure the whole batches of a part of a corpus.
 
     Args:
         pixel_id: Identifiers in packed order.
         sources: Rows of the whole corpus by number of the source.
-        block_rows: Rows of a block.
+        rows: Rows of a batch, of ``batch_rows``.
 
     Returns:
         batches (how many were measured), ratio (the sum over them of statistic by expectation) and
@@ -41,7 +41,6 @@ def tally_mixing(
         batch). Nothing is measured of a single source, or where a batch is the whole corpus.
     """
     total, kinds = sum(sources.values()), len(sources)
-    rows = batch_rows(total, block_rows)
     source = (pixel_id >> _SOURCE_BITS).astype(np.int64)
     batches = source[: len(source) // rows * rows].reshape(-1, rows)
     if kinds < 2 or rows in (1, total) or not len(batches):
@@ -71,26 +70,26 @@ def pearson(batch: npt.NDArray[np.int64], sources: Counter[int], total: int) -> 
 
 
 def merge_mixing(
-    parts: Iterable[dict[str, Any]], sources: Counter[int], block_rows: int
+    parts: Iterable[dict[str, Any]], sources: Counter[int], rows: int
 ) -> dict[str, Any]:
     """Join what ``tally_mixing`` found in all parts of a corpus.
 
     Args:
         parts: In their order.
         sources: Rows by number of the source.
-        block_rows: Rows of a block.
+        rows: Rows of a batch, as the parts were measured with.
 
     Returns:
         batch_rows, batches, sources, ratio (the mean; 1 is a perfect shuffle, None where nothing
-        could be measured), noise (its standard deviation by chance), worst_z, and for comparison the ratio of source after source
-        (``unshuffled``) and of a shuffle inside windows of 200 sources (``windows_of_200``).
+        could be measured), noise (its standard deviation by chance), worst_z, and for comparison
+        the ratio of source after source (``unshuffled``) and of a shuffle inside windows of 200
+        sources (``windows_of_200``).
     """
     batches, ratio, worst = 0, 0.0, -math.inf
     for part in parts:
         if part["batches"]:
             batches, ratio = batches + part["batches"], ratio + part["ratio"]
             worst = max(worst, part["worst_z"])
-    rows = batch_rows(sum(sources.values()), block_rows)
     facts = {"batch_rows": rows, "batches": batches, "sources": len(sources)}
     if not batches:
         unknown = ("ratio", "noise", "worst_z", "unshuffled", "windows_of_200")
@@ -118,6 +117,6 @@ def windowed(counts: Sequence[int], batch: int, window: int) -> float:
         inside = counts[start : start + window]
         rows = sum(inside)
         size = min(batch, rows)
-        spread = (len(inside) - 1) * (rows - size) / max(rows - 1, 1)
-        found += rows * (total / rows * (spread + size) - size)
+        by_chance = (len(inside) - 1) * (rows - size) / max(rows - 1, 1)
+        found += rows * (total / rows * (by_chance + size) - size)
     return found / total / ((kinds - 1) * (total - batch) / (total - 1))

@@ -48,7 +48,8 @@ class Collected:
 
     def add(self, source: int, piece: Piece) -> None:
         """Take in a piece."""
-        self.parts.append(piece.dpixels)
+        if len(piece.dpixels) or not self.parts:  # of a desert of empty ones nothing piles up
+            self.parts.append(piece.dpixels)
         self.size += num_bytes(piece.dpixels)
         self.rows[source] += len(piece.dpixels)
         self.rejected.setdefault(source, Counter()).update(piece.rejected)

@@ -143,14 +143,32 @@ def parse_index(content: bytes, blocks: bytes, where: str) -> Index:
         return Index(
             found["kind"],
             found["block_rows"],
-            tuple(ShardEntry(**entry) for entry in found["shards"]),
-            pa.ipc.open_file(blocks).read_all().combine_chunks(),
+            tuple(_shard_entry(entry) for entry in found["shards"]),
+            _read_blocks(blocks),
             {name: value for name, value in found.items() if name not in known},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowInvalid) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
         raise DataError(
             f"an index of format {FORMAT}",
             found=str(error),
             where=where,
             mend="Restore it (dvc checkout) or pack the archive again: dvc repro pack",
         ) from error
+
+
+def _shard_entry(given: dict[str, Any]) -> ShardEntry:
+    entry = ShardEntry(**given)
+    for name, value in given.items():
+        if type(value) is not (str if name in ("name", "sha256") else int):
+            raise ValueError(f"{name} {value!r} of a shard")
+    return entry
+
+
+def _read_blocks(content: bytes) -> pa.Table:
+    table = pa.ipc.open_file(content).read_all().combine_chunks()
+    if not table.schema.equals(_BLOCK_SCHEMA):
+        raise ValueError(f"{BLOCKS} with the columns {', '.join(table.column_names)}")
+    table.validate(full=True)
+    if any(column.null_count for column in table.columns):
+        raise ValueError(f"{BLOCKS} with gaps")
+    return table

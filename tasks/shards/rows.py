@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series
+from tasks.errors import ParamsError
 
 
 def _observations(num_bands: int, kind: pa.DataType) -> pa.DataType:
@@ -23,6 +24,7 @@ def _observations(num_bands: int, kind: pa.DataType) -> pa.DataType:
     return pa.list_(pa.field("observation", pa.struct(members), nullable=False))
 
 
+_MOST_OBSERVATIONS = np.iinfo(np.int32).max
 _SENSORS = {
     "s2": (len(S2_BANDS), pa.uint16()),
     "s1_asc": (len(S1_BANDS), pa.int16()),
@@ -41,19 +43,34 @@ DPIXEL_SCHEMA = pa.schema(
 
 
 def encode_dpixels(dpixels: DPixels) -> pa.RecordBatch:
-    """Return d-pixels as one record batch of ``DPIXEL_SCHEMA``; equal ones give equal bytes."""
+    """Return d-pixels as one record batch of ``DPIXEL_SCHEMA``; equal ones give equal bytes.
+
+    Raises:
+        ParamsError: A sensor has more observations than 32-bit offsets can count.
+    """
     columns = [pa.array(dpixels.pixel_id)]
     for name in _SENSORS:
         series: Series = getattr(dpixels, name)
+        offsets = pa.array(_narrow(series.offsets))
         kind = DPIXEL_SCHEMA.field(name).type
         values, days = kind.value_type.field("values"), kind.value_type.field("doy")
         flat = pa.array(np.ascontiguousarray(series.values).reshape(-1))
         lists = pa.FixedSizeListArray.from_arrays(flat, type=values.type)
         doys = pa.array(series.doy.astype(np.int16, copy=False))
         observations = pa.StructArray.from_arrays([lists, doys], fields=[values, days])
-        offsets = pa.array(series.offsets.astype(np.int32))
         columns.append(pa.ListArray.from_arrays(offsets, observations, type=kind))
     return pa.RecordBatch.from_arrays(columns, schema=DPIXEL_SCHEMA)
+
+
+def _narrow(offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    if offsets[-1] > _MOST_OBSERVATIONS:
+        raise ParamsError(
+            f"at most {_MOST_OBSERVATIONS:,} observations of a sensor in a block",
+            found=f"{offsets[-1]:,} in {len(offsets) - 1:,} rows",
+            where="pack.block_rows",
+            mend="Lower pack.block_rows; blocks of about 2 MB serve training best.",
+        )
+    return offsets.astype(np.int32)
 
 
 def decode_dpixels(batch: pa.RecordBatch) -> DPixels:

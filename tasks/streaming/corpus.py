@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from models.dpixel import DPixels
 from tasks.errors import DataError, LineageError, ShardDamaged
+from tasks.files import sha256_of
 from tasks.shards.index import BLOCKS, INDEX, Index, parse_index
 from tasks.shards.reader import read_dpixels, read_targets
 from tasks.streaming.stores import Damaged, Store, open_store
@@ -33,8 +35,6 @@ class Corpus:
 
     store: Store
     index: Index
-    digest: str
-    """SHA-256 of ``index.json``, which pins every byte below."""
     _table: dict[str, Any] = field(repr=False)
 
     def __len__(self) -> int:
@@ -57,11 +57,13 @@ class Corpus:
             ShardDamaged: Missing, cut short, or other bytes than were written.
             StorageError: The store does not answer.
         """
-        return self._decoded(number, read_dpixels)
+        return self._decoded(number, read_dpixels, len)
 
     def targets(self, number: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float16]]:
         """Return pixel ids and targets of a block. Raises as ``dpixels``."""
-        return self._decoded(number, lambda content: read_targets(content, self.width))
+        return self._decoded(
+            number, lambda content: read_targets(content, self.width), lambda found: len(found[0])
+        )
 
     @property
     def width(self) -> int:
@@ -95,11 +97,19 @@ class Corpus:
             )
         return content
 
-    def _decoded(self, number: int, decode: Callable[[Any], Rows]) -> Rows:
+    def _decoded(
+        self, number: int, decode: Callable[[Any], Rows], count: Callable[[Rows], int]
+    ) -> Rows:
+        content, rows = self._bytes(number), int(self._table["rows"][number])
         try:
-            return decode(self._bytes(number))
+            found = decode(content)
+            if count(found) != rows:
+                raise ValueError(f"{count(found)} rows")
         except ValueError as error:
-            raise self._damaged(number, f"a block of {self.index.kind}", str(error)) from error
+            raise self._damaged(
+                number, f"a block of {rows} {self.index.kind}", str(error)
+            ) from error
+        return found
 
     def _damaged(self, number: int, expected: str, found: str) -> ShardDamaged:
         return ShardDamaged(expected, found=found, where=self.name_of(number), mend=_MEND)
@@ -139,7 +149,26 @@ def open_corpus(where: str, kind: str, *, digest: str | None = None) -> Corpus:
     index = parse_index(content, blocks, store.where)
     table = _table_of(index)
     _require_consistent(index, table, kind, store.where)
-    return Corpus(store, index, found, table)
+    return Corpus(store, index, table)
+
+
+def open_output(name: str, folder: Path, elsewhere: str, kind: str) -> Corpus:
+    """Open the shards that a stage made, where they are to be read.
+
+    They may lie elsewhere than the stage's output; its index says what they must be.
+
+    Args:
+        name: Stage address.
+        folder: Its output.
+        elsewhere: Folder or URL with a folder of that name, or nothing; see ``Workspace.shards``.
+        kind: ``dpixels`` or ``targets``.
+
+    Raises:
+        LineageError: The shards there are not those of the output.
+        DataError, StorageError: As ``open_corpus``.
+    """
+    where = f"{elsewhere}/{name}" if elsewhere else str(folder)
+    return open_corpus(where, kind, digest=sha256_of(folder / INDEX))
 
 
 def _table_of(index: Index) -> dict[str, Any]:
@@ -150,28 +179,36 @@ def _table_of(index: Index) -> dict[str, Any]:
 
 def _require_consistent(index: Index, table: dict[str, Any], kind: str, where: str) -> None:
     """The index is from outside: nothing in it may point out of its shards or its folder."""
-    sizes = np.array([entry.size for entry in index.shards], dtype=np.int64)
-    shard, rows = table["shard"], table["rows"]
+    sizes, shard, block_rows = [e.size for e in index.shards], table["shard"], index.block_rows
     facts = {
         f"kind {kind}": index.kind == kind,
         "plain file names": all(_NAME.fullmatch(entry.name) for entry in index.shards),
-        "at least one block": len(rows) > 0,
+        "sizes of files": all(0 < size < 2**62 for size in sizes),
+        "at least one block": len(shard) > 0,
+        "whole rows a block": type(block_rows) is int and block_rows > 0,
         "blocks of the shards that it lists, in their order": bool(
             np.all((shard >= 0) & (shard < len(sizes)) & (np.diff(shard, prepend=0) >= 0))
         ),
+        "the number of coordinates of a target": kind != "targets"
+        or (type(width := index.facts.get("dim")) is int and width > 0),
     }
     if all(facts.values()):
-        begin, length = table["offset"], table["length"]
+        begin, length, rows = (table[name] for name in ("offset", "length", "rows"))
+        in_shards = np.bincount(shard, rows, minlength=len(sizes)).astype(np.int64)
         facts |= {
             "blocks inside their shards": bool(
-                np.all((begin >= 0) & (length > 0) & (begin + length <= sizes[shard]))
+                np.all((begin >= 0) & (length > 0) & (begin <= np.array(sizes)[shard] - length))
             ),
-            f"blocks of {index.block_rows} rows and a last one of no more": index.block_rows > 0
-            and bool(np.all(rows[:-1] == index.block_rows))
-            and 0 < rows[-1] <= index.block_rows
-            and int(rows.sum()) == index.rows,
+            f"blocks of {block_rows} rows and a last one of no more": bool(
+                np.all(rows[:-1] == block_rows) and 0 < rows[-1] <= block_rows
+            ),
+            "as many rows in a shard as in its blocks": in_shards.tolist()
+            == [entry.rows for entry in index.shards],
         }
     if broken := [name for name, holds in facts.items() if not holds]:
         raise DataError(
-            f"an index with {broken[0]}", found="another one", where=f"{where}/{INDEX}", mend=_MEND
+            f"an index with {broken[0]}",
+            found=f"one of {len(shard)} blocks of {block_rows!r} rows of {index.kind!r}",
+            where=f"{where}/{INDEX}",
+            mend=_MEND,
         )

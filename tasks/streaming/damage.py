@@ -3,7 +3,8 @@
 Nothing is ever read as zeros. Under ``skip`` the caller takes another block; each one that was
 skipped is said once and recorded for every epoch, in a file of this process, so that the stage can
 list all of them at the end. Decision: a process may skip the given share of the blocks that its
-lanes pass in an epoch, so all processes together never skip more than that share of the corpus.
+lanes pass in an epoch, so all processes together never skip more than that share of the corpus;
+what an epoch skipped before a crash counts.
 """
 
 import json
@@ -18,7 +19,7 @@ from tasks.progress import say
 STOP, SKIP = "stop", "skip"
 
 Skipped = dict[str, Any]
-"""``epoch``, ``block``, and where, expected and found of the error."""
+"""``epoch``, ``window``, ``block``, and where, expected and found of the error."""
 
 
 class Damage:
@@ -32,22 +33,33 @@ class Damage:
 
     def __init__(self, policy: str, allowed: int, record: Path) -> None:
         self._policy, self._allowed, self._record = policy, allowed, record
-        self._met: set[tuple[int, int]] = set()
-        if record.exists():  # a line that a crash cut short would spoil the next one
-            write_bytes(record, "".join(_whole_lines(record)).encode())
+        self._met = {(row["epoch"], row["block"]) for row in _rows(record)}
+        self._said: set[int] = set()
 
-    def meet(self, error: ShardDamaged, epoch: int, block: int) -> None:
+    def rewind(self, epoch: int, window: int) -> None:
+        """Forget what was met in this window of an epoch and later."""
+        if not self._record.exists():
+            return
+        kept = [
+            row for row in _rows(self._record) if (row["epoch"], row["window"]) < (epoch, window)
+        ]
+        write_bytes(self._record, "".join(map(_line, kept)).encode())
+        self._met = {(row["epoch"], row["block"]) for row in kept}
+
+    def meet(self, error: ShardDamaged, epoch: int, window: int, block: int) -> None:
         """Record a damaged block, or raise if the run must end."""
         if self._policy == STOP:
             raise error
+        if block not in self._said:
+            say(f"skipped: {error}")
+        self._said.add(block)
         if (epoch, block) in self._met:
             return
-        if block not in {known for _, known in self._met}:
-            say(f"skipped: {error}")
         self._met.add((epoch, block))
+        place = {"epoch": epoch, "window": window, "block": block}
         facts = {"where": error.where, "expected": error.expected, "found": error.found}
         with self._record.open("a") as stream:
-            stream.write(json.dumps({"epoch": epoch, "block": block, **facts}) + "\n")
+            stream.write(_line(place | facts))
         now = sum(at == epoch for at, _ in self._met)
         if now > self._allowed:
             raise ShardDamaged(
@@ -60,10 +72,15 @@ class Damage:
 
 def read_skipped(records: Iterable[Path]) -> list[Skipped]:
     """Return what all processes skipped, each block and epoch once, in order."""
-    lines = {line for path in records for line in _whole_lines(path)}
-    return sorted(map(json.loads, lines), key=lambda row: (row["epoch"], row["block"]))
+    found = {(row["epoch"], row["block"]): row for path in sorted(records) for row in _rows(path)}
+    return [row for _, row in sorted(found.items())]
 
 
-def _whole_lines(path: Path) -> list[str]:
-    lines = path.read_text().splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
+def _line(row: Skipped) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _rows(record: Path) -> list[Skipped]:
+    """Return what is recorded; a line that a crash cut short is left out."""
+    lines = record.read_text().splitlines(keepends=True) if record.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -86,18 +86,22 @@ class LocalStore:
     def read(self, name: str, offset: int, length: int) -> memoryview:
         """Return a view of the mapped file."""
         mapped = self._map(name)
-        # A mapped byte beyond the end of the file would end the process by a signal.
-        size = min(len(mapped), (self._folder / name).stat().st_size)
+        # A mapped byte beyond the end of the file would end the process by a signal. The size is
+        # that of the mapped file, which may have been replaced or removed under its name since.
+        size = min(len(mapped), mapped.size())
         if offset + length > size:
             raise Damaged(f"a file of {size} bytes")
         return memoryview(mapped)[offset : offset + length]
 
     def whole(self, name: str) -> bytes:
         """Return the bytes of a file."""
+        path = self._folder / name
         try:
-            return (self._folder / name).read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
             raise Damaged("no such file") from None
+        except OSError as error:
+            raise _unreadable(error, str(path)) from error
 
     def release(self) -> None:
         """Forget the mapped pages; the system still caches them as far as it has memory to spare."""
@@ -123,6 +127,8 @@ def _map_file(path: Path) -> mmap.mmap:
         raise Damaged("no such file") from None
     except ValueError:
         raise Damaged("an empty file") from None
+    except OSError as error:
+        raise _unreadable(error, str(path)) from error
 
 
 class S3Store:
@@ -137,7 +143,17 @@ class S3Store:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return the bytes of one ranged request."""
-        found = self._answer(name, lambda remote: remote.block(name, offset, offset + length))
+
+        def part(remote: Remote) -> bytes:
+            try:
+                return remote.block(name, offset, offset + length)
+            except OSError as error:
+                # The range may begin behind the end, but a refused request has the same code.
+                if error.errno != errno.EINVAL or (size := remote.size(name)) > offset:
+                    raise
+                raise Damaged(f"an object of {size} bytes") from None
+
+        found = self._answer(name, part)
         if len(found) != length:
             raise Damaged(f"an object of {offset + len(found)} bytes")
         return found
@@ -155,14 +171,7 @@ class S3Store:
         except FileNotFoundError:
             raise Damaged("no such object") from None
         except OSError as error:
-            if error.errno == errno.EINVAL:  # the range begins behind the end
-                raise Damaged("a shorter object") from None
-            raise StorageError(
-                "to be allowed to read",
-                found=str(error).rstrip("."),
-                where=f"{self.where}/{name}",
-                mend="Check the credentials and the rights of the bucket.",
-            ) from error
+            raise _unreadable(error, f"{self.where}/{name}") from error
 
     def _remote(self) -> Remote:
         """Return this process's client: one that was inherited over a fork would hang or refuse."""
@@ -171,3 +180,12 @@ class S3Store:
             if process not in self._remotes:
                 self._remotes = {process: open_s3(self.where, {"config_kwargs": _TIMEOUTS_S})}
             return self._remotes[process]
+
+
+def _unreadable(error: OSError, where: str) -> StorageError:
+    return StorageError(
+        "to be allowed to read",
+        found=str(error).rstrip("."),
+        where=where,
+        mend="Check the address, the credentials, and the rights to read there.",
+    )

@@ -70,6 +70,14 @@ class Stream:
         begin = within * self._batch_times
         return list(self._parts(epoch, begin, begin + self._batch_times))
 
+    def rewind(self, step: int) -> None:
+        """Go on at a step: forget the damage that was recorded of windows that are read again."""
+        if step >= self._steps:
+            return  # nothing is
+        epoch, within = divmod(step, self.epoch_steps)
+        window = self._order.window_at(within * self._batch_times)
+        self._windows.rewind(epoch, window.number)
+
     def close(self) -> None:
         """Stop reading ahead."""
         self._windows.close()

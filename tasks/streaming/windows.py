@@ -124,6 +124,10 @@ class Windows:
             self._next = (then, self._loader.submit(self._load, *then))
         return self._held[1]
 
+    def rewind(self, epoch: int, window: int) -> None:
+        """Forget the damage of this window of an epoch and of later ones: they are read again."""
+        self._damage.rewind(epoch, window)
+
     def close(self) -> None:
         """Stop reading ahead."""
         self._loader.shutdown(cancel_futures=True)
@@ -138,7 +142,7 @@ class Windows:
     def _load(self, epoch: int, window: Window) -> Held:
         rows = self._order.rows_of(epoch, window, self._lanes)
         pieces = _cut(rows, self._order.block_rows)
-        read = self._read({piece.block for piece in pieces}, epoch)
+        read = self._read({piece.block for piece in pieces}, epoch, window.number)
         parts = [_rows_of(piece, read[piece.block]) for piece in pieces]
         dpixels = [part for part, _ in parts]
         targets = [part for _, part in parts if part is not None]
@@ -147,7 +151,7 @@ class Windows:
         self._source.release()
         return held
 
-    def _read(self, blocks: set[int], epoch: int) -> dict[int, Read]:
+    def _read(self, blocks: set[int], epoch: int, window: int) -> dict[int, Read]:
         futures = {
             block: self._readers.submit(self._source.read, block) for block in sorted(blocks)
         }
@@ -156,7 +160,7 @@ class Windows:
             try:
                 found[block] = future.result()
             except ShardDamaged as error:
-                self._damage.meet(error, epoch, block)
+                self._damage.meet(error, epoch, window, block)
                 found[block] = self._instead_of(block, error)
         return found
 
@@ -164,15 +168,21 @@ class Windows:
         """Return the block that stands in for a damaged one: the first good one of a drawn row.
 
         Decision: it depends on the number of the block alone, so it is the same for any number of
-        processes, and drawn, so that a whole missing shard is not replaced by its neighbour.
+        processes, and drawn, so that a whole missing shard is not replaced by its neighbour. A
+        short last block never stands in: its few rows would have to be repeated.
         """
-        blocks = self._source.dpixels.num_blocks
-        for candidate in hash_u64(_INSTEAD, block, np.arange(_TRIES)) % np.uint64(blocks):
+        whole = max(1, len(self._source.dpixels) // self._order.block_rows)
+        for candidate in hash_u64(_INSTEAD, block, np.arange(_TRIES)) % np.uint64(whole):
             try:
                 return self._source.read(int(candidate))
             except ShardDamaged:
                 continue
-        raise error
+        raise ShardDamaged(
+            f"{error.expected}, or a good block in its place",
+            found=f"{error.found}, and {_TRIES} blocks drawn from the others damaged too",
+            where=error.where,
+            mend=error.mend,
+        )
 
 
 def _cut(rows: Rows, block_rows: int) -> list[_Piece]:
@@ -190,12 +200,8 @@ def _cut(rows: Rows, block_rows: int) -> list[_Piece]:
 
 
 def _rows_of(piece: _Piece, read: Read) -> Read:
-    """Return the rows of a piece; begun again from the first where another block has fewer rows."""
     dpixels, targets = read
     start, stop = piece.start, piece.start + piece.length
-    if stop > len(dpixels):
-        rows = np.arange(start, stop) % len(dpixels)
-        return dpixels.take(rows), None if targets is None else targets[rows]
     return dpixels.slice(start, stop), None if targets is None else targets[start:stop]
 
 

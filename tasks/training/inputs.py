@@ -14,9 +14,7 @@ from torch import Tensor
 from models.hashing import hash_u64
 from models.pools import Pool, Scale
 from models.views import draw_view, drop_modality
-from tasks.files import sha256_of
-from tasks.shards.index import INDEX
-from tasks.streaming.corpus import Corpus, open_corpus
+from tasks.streaming.corpus import Corpus, open_output
 from tasks.streaming.stream import Part
 from tasks.training.launch import Job
 
@@ -63,16 +61,8 @@ def target_inputs(parts: Sequence[Part], device: torch.device) -> Tensor:
 
 
 def open_parent(job: Job, name: str, kind: str) -> Corpus:
-    """Open the shards that a parent stage made, where the job reads them.
-
-    They may lie elsewhere than the parent's output; its index says what they must be.
-
-    Raises:
-        LineageError: The shards there are not those of the parent's output.
-    """
-    folder = job.parent(name)
-    where = f"{job.shards}/{name}" if job.shards else str(folder)
-    return open_corpus(where, kind, digest=sha256_of(folder / INDEX))
+    """Open the shards that a parent stage made, as ``open_output`` does."""
+    return open_output(name, job.parent(name), job.shards, kind)
 
 
 def _draw(part: Part, view: int, length: int, scales: Scales, dropout: float) -> Arrays:

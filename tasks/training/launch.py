@@ -18,7 +18,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.errors import StageFailed
+from tasks.errors import StageFailed, TesseraError
 from tasks.files import write_json
 from tasks.lifeline import PARENT, die_with_runner
 from tasks.params import TrainingParams
@@ -122,12 +122,15 @@ def _torchrun(module_name: str, job: Job, processes: int, recorder: Recorder) ->
 def train_as_worker(
     build: Callable[[Job, AnyParams], Objective], params_type: type[AnyParams]
 ) -> None:
-    """Be one process of a training that ``torchrun`` started."""
+    """Be one process of a training that ``torchrun`` started; a user's error becomes one line."""
     die_with_runner()
     job = Job(**json.loads(Path(os.environ[JOB]).read_text()))
     params = params_type.model_validate(job.params)
     work = Path(job.work)
-    weights = train(build(job, params), params, work, Recorder(work / "records.jsonl"))
+    try:
+        weights = train(build(job, params), params, work, Recorder(work / "records.jsonl"))
+    except TesseraError as error:
+        sys.exit(f"tessera: {type(error).__name__}: {error}")
     if dist.get_rank() == 0:
         aside = work / f".{_WEIGHTS}.part"
         save_file(weights, aside)

@@ -83,6 +83,7 @@ def train(
     stream = open_stream(objective.source, params, rank, world, work / f"skipped-{rank}.jsonl")
     engine = Engine(objective.module, params, world)
     first = load_checkpoint(engine, work / "checkpoints")
+    stream.rewind(first)
     if rank == 0:
         recorder.rewind(first)
     engine.module.train()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.bands import S1_BANDS, S2_BANDS
@@ -17,11 +18,13 @@ from tasks.errors import DataError, ParamsError
 from tasks.validation.checks import KEYS
 
 STATISTICS = "statistics.json"
+_MEASURED = ("mean", "clear_share", "valid_share")  # columns that are compared
 BANDS_TABLE, SERIES_TABLE = "bands.csv", "series.csv"
 NUM_BINS = 256
 """Equal bins of a histogram over 0..65,535 (optical) or 0..32,767 (radar)."""
 
 _NUM_DAYS = 366
+_LARGEST = 65535  # stored number
 
 SensorName = Literal["s2", "s1_asc", "s1_desc"]
 SENSORS: tuple[SensorName, ...] = ("s2", "s1_asc", "s1_desc")
@@ -31,7 +34,7 @@ Counts = tuple[Count, ...]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class BandStatistics(_Part):
@@ -71,6 +74,12 @@ class Thickness(_Part):
         """Least, 5 %, half, 95 %, most."""
         return (self.min, self.p05, self.median, self.p95, self.max)
 
+    @model_validator(mode="after")
+    def _knots_rise(self) -> Self:
+        if list(self.knots) != sorted(self.knots):
+            raise ValueError(f"quantiles that do not rise: {self.knots}")
+        return self
+
 
 class SensorStatistics(_Part):
     """One sensor of a corpus."""
@@ -93,11 +102,14 @@ class SensorStatistics(_Part):
                 raise ValueError(
                     f"{self.observations} observations, {sum(band.histogram)} of {name}"
                 )
+            most = self.observations * _LARGEST
+            if not (0 <= band.sum <= most and band.sum_of_squares <= most * _LARGEST):
+                raise ValueError(f"sums of {name} that {self.observations} values cannot have")
         return self
 
 
 class Statistics(_Part):
-    """A packed corpus."""
+    """A packed corpus, with an observation at least."""
 
     format: Literal["tessera-statistics/1"]
     dpixels: Annotated[int, Field(ge=1)]
@@ -107,6 +119,8 @@ class Statistics(_Part):
 
     @model_validator(mode="after")
     def _bands_are_there(self) -> Self:
+        if not any(sensor.observations for sensor in self.sensors.values()):
+            raise ValueError("no observation of any sensor")
         for name, sensor in self.sensors.items():
             bands = S2_BANDS if name == "s2" else S1_BANDS
             if sensor.observations and set(sensor.bands) != set(bands):
@@ -177,6 +191,10 @@ def _read_table(path: Path) -> pd.DataFrame:
     missing = sorted(set(KEYS) - set(table.columns))
     if missing:
         raise _damaged(path, f"no column {', '.join(missing)}")
+    if table.empty:
+        raise _damaged(path, "no row")
+    if odd := [n for n in _MEASURED if n in table and not is_numeric_dtype(table[n])]:
+        raise _damaged(path, f"other things than numbers in {odd[0]}")
     numbers = table.drop(columns=list(KEYS)).select_dtypes(include="number").to_numpy(np.float64)
     if np.isinf(numbers).any():
         raise _damaged(path, "an infinite number")
@@ -188,5 +206,5 @@ def _damaged(path: Path, found: str) -> DataError:
         "a table of statistics as `validate` writes it",
         found=found,
         where=str(path),
-        mend="Validate the archive again: dvc repro validate",
+        mend="Validate the archive again: dvc repro validate. Without tiles only its packs compare.",
     )

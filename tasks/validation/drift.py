@@ -10,15 +10,17 @@ The exact means and standard deviations do: ``moments`` is the distance of two n
 that have them. Whether a drift does harm is not asked; scores say that.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tasks.errors import ParamsError
+from tasks.files import sha256_of
 from tasks.validation.checks import KEYS, Check
 from tasks.validation.comparisons import compare_statistics, compare_tables
-from tasks.validation.corpora import Statistics, parse_statistics, read_corpus
+from tasks.validation.corpora import STATISTICS, Statistics, parse_statistics, read_corpus
 from tasks.validation.expectations import judge
 from tasks.validation.verdict import Verdict
 
@@ -58,12 +60,17 @@ def drift_verdict(statistics: dict[str, Any], reference: Path, max_drift: float)
         reference: A ``statistics.json``, or the folder of a pack.
         max_drift: Largest Kolmogorov-Smirnov distance, 0..1.
 
+    Returns:
+        The verdict, with the digest of the reference: no manifest knows that file.
+
     Raises:
         DataError: One of the two is not of the format.
         ParamsError: There is nothing at ``reference``, or tables of an archive are.
     """
     corpus = parse_statistics(statistics, "statistics of this corpus")
-    return judge_drift(compare(corpus, read_corpus(reference)), max_drift)
+    verdict = judge_drift(compare(corpus, read_corpus(reference)), max_drift)
+    file = reference / STATISTICS if reference.is_dir() else reference
+    return replace(verdict, reference=sha256_of(file))
 
 
 def judge_drift(table: pd.DataFrame, max_drift: float) -> Verdict:

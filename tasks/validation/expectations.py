@@ -227,5 +227,5 @@ def _failures(check: Check, result: Mapping[str, Any], table: pd.DataFrame) -> l
 
 
 def _keys_of(table: pd.DataFrame) -> list[str]:
-    """Return the columns that address one row: a table of files needs the file's name too."""
-    return [*KEYS, *(["file"] if "file" in table.columns else [])]
+    """Return the columns that address one row: files need their name too, labels their year."""
+    return [*KEYS, *(name for name in ("file", "year") if name in table.columns)]

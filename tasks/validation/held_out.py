@@ -20,7 +20,6 @@ from tasks.validation.places import (
     LEAST_BLOCK_M,
     Grid,
     Keys,
-    blocks_of,
     with_year,
     without_year,
 )
@@ -65,10 +64,6 @@ class HeldOut:
         """
         return cls(read_labels(path), block_m, years)
 
-    def __len__(self) -> int:
-        """Return the number of different blocks, counted once a year."""
-        return len(self._dated)
-
     @property
     def digest(self) -> str:
         """SHA-256 of what is held out: equal for equal blocks, whatever they were read from."""
@@ -82,12 +77,10 @@ class HeldOut:
             DataError: The tile has no georeference, so nobody can say.
         """
         height, width = tile.shape
-        rows, columns = np.divmod(np.arange(height * width), width)
-        grid = Grid(tile.ref.folder / REGION)
-        held = self._holds(
-            blocks_of(grid.crs, *grid.centres(rows, columns), self.block_m), tile.ref.year
-        )
-        return held.reshape(height, width)
+        pixels = np.arange(height * width, dtype=np.uint32)
+        parts = Grid(tile.ref.folder / REGION).blocks(pixels, width, self.block_m)
+        held = [self._holds(blocks, tile.ref.year) for blocks in parts]
+        return np.concatenate([np.zeros(0, bool), *held]).reshape(height, width)
 
     def covers_table(self, path: Path) -> npt.NDArray[np.bool_]:
         """Return which rows of a point table, (n,), lie in a held-out block.

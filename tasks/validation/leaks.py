@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tasks.errors import DataError
 from tasks.validation.checks import Check
 from tasks.validation.expectations import judge
 from tasks.validation.held_out import Years
@@ -62,9 +63,8 @@ class Trained:
         """Return the different blocks of these pixels, rising."""
         if isinstance(self.source, Places):
             return np.unique(placed(self.source, block_m)[self.rows])
-        rows = self.rows.astype(np.int64)
-        x, y = self.source.grid.centres(*np.divmod(rows, self.source.shape[1]))
-        return np.unique(blocks_of(self.source.grid.crs, x, y, block_m))
+        parts = self.source.grid.blocks(self.rows, self.source.shape[1], block_m)
+        return np.unique(np.concatenate([np.unique(blocks) for blocks in parts]))
 
     def holds(self, crs: str, x: Numbers, y: Numbers) -> Flags:
         """Return which places lie in one of these pixels; points are pixels of the global grid."""
@@ -87,7 +87,7 @@ def collect(
         ids: Pixel ids of the corpus, in any order and in parts.
 
     Raises:
-        ValueError: An id is of no source.
+        DataError: An id is of no source, or of no place in it.
     """
     packed: dict[int, list[npt.NDArray[np.uint32]]] = defaultdict(list)
     for part in _batches(ids):
@@ -97,20 +97,32 @@ def collect(
         split = np.split((part[order] & _ROW).astype(np.uint32), starts)[1:]
         for number, some in zip(numbers.tolist(), split, strict=True):
             packed[number].append(some)
-    if unknown := sorted(number for number in packed if number >= len(sources)):
-        raise ValueError(f"expected {len(sources)} sources, got pixels of source {unknown[0]}")
     trained: list[Trained] = []
     for number in sorted(packed):
-        rows, source = np.sort(np.concatenate(packed.pop(number))), sources[number]
-        if isinstance(source, Raster):
-            trained.append(Trained(source, rows))
-        else:
-            trained += [
-                Trained(year, at.astype(np.uint32))
-                for year in source
-                if len(at := np.flatnonzero(np.isin(year.rows, rows)))
-            ]
+        rows = np.sort(np.concatenate(packed.pop(number)))
+        trained += _parts(sources[number] if number < len(sources) else (), rows, number)
     return trained
+
+
+def _parts(
+    source: Raster | Sequence[Places], rows: npt.NDArray[np.uint32], number: int
+) -> list[Trained]:
+    """Return what was packed of one source; a row without a place would be ground nobody checks."""
+    if isinstance(source, Raster):
+        parts = [Trained(source, rows)]
+        known = rows < source.shape[0] * source.shape[1]
+    else:
+        found = ((year, np.flatnonzero(np.isin(year.rows, rows))) for year in source)
+        parts = [Trained(year, at.astype(np.uint32)) for year, at in found if len(at)]
+        known = np.isin(rows, np.concatenate([np.zeros(0, np.int64), *(y.rows for y in source)]))
+    if not known.all():
+        raise DataError(
+            "d-pixels of the archive's sources alone",
+            found=f"row {rows[~known][0]} of source {number}",
+            where="pixel ids of the corpus",
+            mend="Pack the archive again: dvc repro pack",
+        )
+    return parts
 
 
 def _batches(

@@ -9,6 +9,7 @@ Norway and Svalbard have wider zones in common use. Here they have not: what mat
 """
 
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ LEAST_BLOCK_M = 10
 _NUM_ZONES, _ZONE_DEGREES = 60, 6
 _MAX_NORTHING_M = 10_000_000
 _BITS_EAST, _BITS_NORTH, _BITS_YEAR = 20, 22, 14
+_PIECE = 1 << 20  # pixels
 LAST_YEAR = (1 << _BITS_YEAR) - 1
 """Largest year that fits beside a block."""
 
@@ -62,6 +64,18 @@ class Grid:
         """Return map coordinates of pixel centres."""
         x, y = columns + 0.5, rows + 0.5
         return self.a * x + self.b * y + self.c, self.d * x + self.e * y + self.f
+
+    def blocks(self, pixels: npt.NDArray[Any], width: int, block_m: int) -> Iterator[Keys]:
+        """Yield the block of each pixel, some pixels at a time: coordinates take ten times their room.
+
+        Args:
+            pixels: (n,) numbers, row-major.
+            width: Pixels of a row.
+            block_m: Side of a block in metres.
+        """
+        for start in range(0, len(pixels), _PIECE):
+            rows, columns = np.divmod(pixels[start : start + _PIECE].astype(np.int64), width)
+            yield blocks_of(self.crs, *self.centres(rows, columns), block_m)
 
     def pixels(self, x: Numbers, y: Numbers) -> tuple[Keys, Keys]:
         """Return the row and column of the pixels that hold map coordinates; outside ones as well."""

@@ -8,6 +8,7 @@ only: what the numbers mean is measured in ``tasks.validation.tables``.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,8 @@ def _open(
     path = survey.ref.folder / file
     try:
         array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        # Only the kind of error: its text holds paths, and a verdict has the same bytes anywhere.
+    except (OSError, ValueError, EOFError, OverflowError, SyntaxError, TokenError) as error:
+        # The last three are of a damaged header. Only the kind of error: its text holds paths, and a verdict has the same bytes anywhere.
         found = f"unreadable ({type(error).__name__})" if path.exists() else "no such file"
         survey.note(sensor, file, found=found, expected=expected, holds=False)
         return None

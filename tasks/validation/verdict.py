@@ -70,6 +70,8 @@ class Verdict:
     """SHA-256 of the suite."""
     tables: dict[str, int]
     """Rows of each table that was judged."""
+    reference: str = ""
+    """SHA-256 of what the tables were held against; empty where only the suite judges."""
 
     @property
     def success(self) -> bool:
@@ -77,13 +79,14 @@ class Verdict:
         return not self.failures
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON: success, checks, failures, suite, tables."""
+        """Return plain values for JSON: success, checks, failures, suite, tables, any reference."""
         return {
             "success": self.success,
             "checks": [asdict(check) for check in self.checks],
             "failures": [asdict(failure) for failure in self.failures],
             "suite": self.suite,
             "tables": dict(self.tables),
+            **({"reference": self.reference} if self.reference else {}),
         }
 
     def summary(self) -> str:

@@ -1,6 +1,7 @@
 """The gate between training and evaluation, on corpora that the packer wrote."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tasks.workspace import Workspace
 from tests.ground import place_of, write_labels
 
 REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # archives are simulated and packed whole
 PARAMS = read_params(REPOSITORY / "params.yaml").pack.model_copy(
     update={"rows_per_shard": 512, "block_rows": 128}
 )
@@ -106,13 +108,28 @@ def test_labels_elsewhere_are_clean(catalogue: Catalogue, packed: str, tmp_path:
     assert "no leak: of 1 labels" in report.render()
 
 
+def test_an_index_that_hides_a_source_does_not_hide_its_pixels(
+    catalogue: Catalogue, packed: str, tmp_path: Path
+) -> None:
+    shutil.copytree(packed, tmp_path / "pack")
+    path = tmp_path / "pack" / "index.json"
+    index = json.loads(path.read_text())
+    index["sources"][0]["rows"] = 0
+    path.write_text(json.dumps(index))
+    labels = write_labels(tmp_path / "labels.parquet", [(3.0, 50.0, 2021)])
+    with pytest.raises(DataError, match="of source 0"):
+        check_split(catalogue, str(tmp_path / "pack"), labels, block_m=100, years="any")
+
+
 def test_a_corpus_of_other_ground_is_not_taken_for_this_one(
     catalogue: Catalogue, packed: str, tmp_path: Path
 ) -> None:
     labels = write_labels(tmp_path / "labels.parquet", [(3.0, 50.0, 2021)])
     fewer = Catalogue(catalogue.archive, catalogue.entries[:-1])
-    with pytest.raises(DataError, match="other sources"):
-        check_split(fewer, packed, labels, block_m=1000, years="any")
+    turned = Catalogue(catalogue.archive, catalogue.entries[::-1])
+    for other, found in ((fewer, "other sources"), (turned, "another order")):
+        with pytest.raises(DataError, match=found):
+            check_split(other, packed, labels, block_m=1000, years="any")
     config = SimulatorConfig(seed=3, num_tiles=2, tile_size_px=SIZE, years=YEARS)
     write_archive(config, tmp_path / "a")
     for path in (tmp_path / "a").rglob("roi.tiff"):
@@ -128,9 +145,12 @@ def test_the_command_exits_with_one_on_a_leak_and_refuses_what_was_packed_from_e
 ) -> None:
     text = workspace.params.read_text()
     workspace.params.write_text(text.replace("archive: data ", f"archive: {catalogue.archive} "))
+    monkeypatch.setenv("TESSERA_ROOT", str(workspace.root))
+    done = CliRunner().invoke(app, ["check-split", "--labels", str(tmp_path)])
+    assert isinstance(done.exception, LineageError)
+    assert "dvc repro ingest" in str(done.exception)
     ingest(workspace, read_params(workspace.params))
     pack(catalogue, workspace.artifacts)
-    monkeypatch.setenv("TESSERA_ROOT", str(workspace.root))
     west, north = corner_of(catalogue, 1)
     with pytest.raises(LineageError, match="no archive"):
         require_lineage(str(workspace.output("ingest")), workspace.output("ingest"))

@@ -19,6 +19,7 @@ from tasks.workspace import Workspace
 from tests.toy_project import make_toy
 
 REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # each asks DVC in a project of its own
 
 
 @pytest.fixture
@@ -62,7 +63,6 @@ def test_changed_data_is_noticed(project: Workspace) -> None:
     assert doctor.check_data(project).state == "warn"
 
 
-@pytest.mark.slow
 def test_a_remote_that_does_not_answer_is_a_failure(project: Workspace) -> None:
     # A port on this machine at which nobody listens.
     for command in (

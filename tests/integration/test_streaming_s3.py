@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,8 @@ def test_a_run_from_s3_has_the_rows_and_bytes_of_one_from_the_disk(
     ("spoil", "found"),
     [
         (lambda content: content[:3000] + b"?" + content[3001:], "sha256"),
-        (lambda content: content[:3000], "(an object of 3000 bytes|a shorter object)"),
-        (lambda content: content[:20], "a shorter object"),
+        (lambda content: content[:3000], "an object of 3000 bytes"),
+        (lambda content: content[:20], "an object of 20 bytes"),
         (lambda _: None, "no such object"),
     ],
 )
@@ -109,6 +110,48 @@ def test_a_flipped_short_or_missing_object_is_named(
         remote.pipe_file(key, content)
     with pytest.raises(ShardDamaged, match=f"{key}, block \\d+: expected .*; found {found}"):
         run(stream_of(Source(open_corpus(URL, "dpixels")), tmp_path))
+
+
+@pytest.mark.parametrize("prefix", ["a b/c", "q?x=1", "a#b", "x[1]*", "p%20q", "ü+ñ"])
+def test_a_prefix_may_have_any_characters(prefix: str, corpus: Path) -> None:
+    import boto3  # type: ignore[import-untyped]  # it has no types
+
+    for path in corpus.iterdir():
+        key = f"{prefix}/{path.name}"
+        boto3.client("s3").put_object(Bucket="corpora", Key=key, Body=path.read_bytes())
+    assert len(open_corpus(f"s3://corpora/{prefix}", "dpixels").dpixels(3)) == 16
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers as S3 does where a session has ended: the code is that of a range behind the end."""
+
+    def do_GET(self) -> None:
+        """Refuse."""
+        body = b"<Error><Code>InvalidToken</Code><Message>malformed</Message></Error>"
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        """Refuse, without a body."""
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_refused_request_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    try:
+        with pytest.raises(StorageError, match="expected to be allowed to read"):
+            S3Store(URL).read("dpixels-00000.arrow", 100, 50)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_shards_elsewhere_must_be_those_that_the_manifest_pins(

@@ -9,7 +9,9 @@ from tasks.errors import DataError, DigestMismatch
 from tasks.files import sha256_of
 from tasks.ingest import Catalogue, make_catalogue, make_tables
 from tasks.params import read_params
+from tasks.points import open_points, read_numbers
 from tasks.validate import judge_archive
+from tasks.validation.point_tables import measure_points
 
 LIMITS = read_params(Path(__file__).parents[2] / "params.yaml").validate_
 LISTS = {
@@ -98,3 +100,42 @@ def test_observations_of_a_table_are_checked_and_the_first_bad_one_is_named(arch
     assert (failure.tile, failure.expectation) == ("points/a.parquet", "no_unordered")
     assert failure.found == "5000 (s1_asc row 0 observation 1)"
     assert tables["points"]["unordered"].tolist() == [5000, 0]
+
+
+def test_bytes_damaged_inside_a_table_are_its_fault_not_a_crash(archive: Path) -> None:
+    path = archive / "points" / "b.parquet"
+    place = pq.ParquetFile(path).metadata.row_group(0).column(2)
+    content = bytearray(path.read_bytes())
+    start = place.dictionary_page_offset or place.data_page_offset
+    content[start : start + place.total_compressed_size] = b"x" * place.total_compressed_size
+    path.write_bytes(content)
+    files, points = measure_points(catalogue_of(archive))
+    assert files["fault"].tolist() == [0, 1]
+    assert "readable rows from 0 on" in files["text"][1]
+    assert points["tile"].tolist() == ["points/a.parquet"]
+
+
+def test_a_column_that_is_there_twice_is_refused(archive: Path) -> None:
+    path = archive / "points" / "a.parquet"
+    table = pq.read_table(path)
+    for name in ("pixel_id", "s2"):
+        names = [*table.column_names, name]
+        pq.write_table(pa.table([*table.columns, table.column(name)], names=names), path)
+        with pytest.raises(DataError, match=f"two or more of {name}"):
+            open_points(path)
+    numbers = pa.table([pa.array([1]), pa.array([2])], names=["year", "year"])
+    pq.write_table(numbers, path)
+    with pytest.raises(DataError, match="two or more of year"):
+        read_numbers(path, ["year"])
+
+
+def test_a_changed_number_is_found_where_the_writer_left_checksums(archive: Path) -> None:
+    path = archive / "points" / "a.parquet"
+    options = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
+    pq.write_table(pq.read_table(path), path, **options)
+    assert len(list(open_points(path).blocks())) == 1
+    content = path.read_bytes()
+    at = content.index((1000).to_bytes(4, "little") * 20)  # two rows of ten bands
+    path.write_bytes(content[:at] + (1001).to_bytes(4, "little") + content[at + 4 :])
+    with pytest.raises(DataError, match="readable rows"):
+        list(open_points(path).blocks())

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,14 @@ def test_a_sensor_that_only_one_of_them_has_is_a_failure(tmp_path: Path) -> None
     assert "only in the reference" in failure.found
 
 
+def test_the_verdict_knows_the_bytes_of_the_reference(tmp_path: Path) -> None:
+    reference = write(tmp_path / "pack" / "statistics.json", make_statistics(2))
+    digest = sha256(reference.read_bytes()).hexdigest()
+    for given in (reference, reference.parent):
+        verdict = drift_verdict(make_statistics(1), given, 0.1)
+        assert verdict.as_dict()["reference"] == digest
+
+
 def test_distances_within_chance_are_not_judged(tmp_path: Path) -> None:
     corpus, reference = make_statistics(1, s2=300), make_statistics(2)
     corpus["dpixels"] = reference["dpixels"] = 30  # noise of KS 0.35
@@ -220,6 +229,11 @@ def spoil(path: str, value: Any) -> dict[str, Any]:
         ("sensors/s2/bands/B04/sum", "many", "B04.sum"),
         ("sensors/s2/bands", {}, "B04"),
         ("sensors/thermal", {}, "thermal"),
+        ("sensors", {}, "no observation"),
+        ("sensors/s2/observations_per_dpixel/p05", float("nan"), "finite"),
+        ("sensors/s2/observations_per_dpixel/p05", 17, "do not rise"),
+        ("sensors/s2/bands/B04/sum", 10**400, "sums of B04"),
+        ("sensors/s2/bands/B04/sum_of_squares", 10**20, "sums of B04"),
     ],
 )
 def test_damaged_statistics_are_refused_with_the_place(path: str, value: Any, named: str) -> None:
@@ -270,3 +284,12 @@ def test_the_command_says_which_band_and_exits_with_one(tmp_path: Path) -> None:
     same = CliRunner().invoke(app, ["drift", str(b), str(b)])
     assert same.exit_code == 0
     assert "no distance above 0.1" in same.stdout
+
+
+def test_an_archive_of_no_tile_and_a_table_of_words_are_refused(tmp_path: Path) -> None:
+    right = tile_tables(tmp_path / "right", np.arange(9.0))
+    none = tile_tables(tmp_path / "none", np.zeros(0))
+    words = tile_tables(tmp_path / "words", np.array(["5000", "five"]))
+    for wrong, found in ((none, "no row"), (words, "other things than numbers in mean")):
+        with pytest.raises(DataError, match=found):
+            compare_corpora(right, wrong, max_drift=0.1)

@@ -282,10 +282,31 @@ def test_a_year_for_a_table_is_refused(tmp_path: Path) -> None:
         run(tmp_path, year=2021)
 
 
-def test_a_broken_table_is_listed_and_not_copied(tmp_path: Path) -> None:
-    (tmp_path / "source").write_bytes(b"PAR1 and nothing more")
-    assert "readable Parquet" in run(tmp_path).failed["source"]
+def test_a_broken_table_is_listed_by_its_own_path_and_not_copied(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"PAR1 and nothing more")
+    reason = run(tmp_path).failed["source"]
+    assert reason.startswith(f"{source}: expected a readable Parquet file")
     assert not (tmp_path / "archive" / "points").exists()
+
+
+def test_an_archive_inside_its_source_is_refused(tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "source", make_arrays())
+    for out in (tmp_path / "source" / "archive", tmp_path / "source", tmp_path):
+        with pytest.raises(DataError, match="apart from the source"):
+            import_archive(tmp_path / "source", out)
+    assert {path.parent for path in files_below(tmp_path)} == {folder}
+
+
+def test_a_tile_that_is_refused_leaves_no_label_behind(tmp_path: Path) -> None:
+    arrays = make_arrays()
+    arrays["bands"][DATES // 2 :] = 0
+    write_source(tmp_path / "source", arrays)
+    path = tmp_path / "source" / "labels" / f"{PLACE}_crop.tif"
+    write_raster(path, np.ones((HEIGHT, WIDTH), np.uint8))
+    report = import_archive(tmp_path / "source", tmp_path / "archive")
+    assert "only zeros in" in report.failed[PLACE]
+    assert not (tmp_path / "archive" / "labels").exists()
 
 
 def test_real_data_are_the_same_after_the_import(tmp_path: Path, shared_data: Path) -> None:

@@ -69,7 +69,7 @@ def write_corpus(folder: Path, dpixels: DPixels, *, block_rows: int = BLOCK_ROWS
             for start in range(0, len(rows), block_rows):
                 writer.add(encode_dpixels(dpixels.take(rows[start : start + block_rows])))
             done.append((writer.finish(), writer.blocks))
-    facts = {"sources": {name: {"rows": 1} for name in ("points/fields", "a", "b", "x")}}
+    facts = {"sources": [{"key": name} for name in ("a", "b", "x", "points/fields")]}
     write_index(folder, "dpixels", block_rows, done, facts)
     return folder
 
@@ -341,3 +341,29 @@ def test_json_holds_the_same_findings(archive: Path) -> None:
     text = CliRunner().invoke(app, ["inspect", str(tile_of(archive))])
     assert "orbits missing" in text.stdout
     assert result.exit_code == text.exit_code == 0
+
+
+def test_json_has_null_for_what_is_no_number(archive: Path) -> None:
+    bands = np.load(tile_of(archive) / "bands.npy").astype(np.float32)
+    bands[:] = np.nan
+    np.save(tile_of(archive) / "bands.npy", bands)
+    done = CliRunner().invoke(app, ["inspect", str(tile_of(archive)), "--json"])
+    (found,) = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert found["tables"][NUMBERS][0]["lowest"] is None
+
+
+@pytest.mark.parametrize("header", [b"{'descr': (", b"{'descr': '<u2' 5"])
+def test_an_array_with_a_damaged_header_is_a_fault_not_a_crash(
+    header: bytes, archive: Path
+) -> None:
+    path = tile_of(archive) / "bands.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:10] + header + content[10 + len(header) :])
+    assert row_of(look(tile_of(archive)), "Files", file="bands.npy")["fault"]
+
+
+def test_json_nested_beyond_measure_is_no_object(tmp_path: Path) -> None:
+    for name in ("manifest.json", "index.json"):
+        (tmp_path / name).write_text("[" * 100_000)
+        with pytest.raises(DataError, match="one of"):
+            inspect_object(str(tmp_path / name))

@@ -127,7 +127,9 @@ def test_a_plot_is_a_picture_whose_bytes_are_the_same_again(tmp_path: Path) -> N
         ({"rows": [1]}, "--pixels row,column"),
     ],
 )
-def test_what_cannot_be_chosen_is_refused(wish: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_what_cannot_be_chosen_is_refused(
+    wish: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
     folder = write_arrays(tmp_path / "0_0_6_5", tile_arrays())
     with pytest.raises(ParamsError, match=reason):
         draw_object(str(folder), tmp_path / "a.png", **wish)

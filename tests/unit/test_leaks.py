@@ -210,3 +210,28 @@ def test_labels_of_an_archive_are_its_rasters_without_parcels(shared_data: Path)
     assert [part.source.split()[-1] for part in parts] == ["crop_type", "land_cover"]
     assert isinstance(parts[0], Places)
     assert all(part.x.min() > 501_360 and part.y.max() < 5_629_680 for part in parts)
+
+
+def test_each_year_of_a_table_has_its_own_words(tmp_path: Path) -> None:
+    tile = tile_at(tmp_path / "a", 2021, "EPSG:32631", 500_000)
+    other = tile_at(tmp_path / "b", 2022, "EPSG:32631", 500_000)
+    there = place_of("EPSG:32631", 500_034, NORTH - 27)
+    labels = [(*there, 2021), (*there, 2021), (*there, 2022), (3.0, 10.0, 2023)]
+    path = write_labels(tmp_path / "labels.parquet", labels)
+    ids = [np.array([n << 32 | (2 * SIZE + 3)], np.uint64) for n in (0, 1)]
+    table = find_leaks(collect([raster_of(tile), raster_of(other)], ids), read_labels(path), 100)
+    found = [failure.found for failure in leak_verdict(table, "any").failures]
+    assert found == [
+        "1 (row 2, trained on in 2022/b 2022)",
+        "2 (row 0, trained on in 2021/a 2021)",
+    ]
+
+
+def test_a_pixel_that_no_source_has_is_refused_not_forgotten(tmp_path: Path) -> None:
+    tile = raster_of(tile_at(tmp_path / "a", 2021, "EPSG:32631", 500_000))
+    points = list(read_points(write_labels(tmp_path / "p.parquet", [(3.0, 50.0, 2021)])))
+    sources: list[Raster | list[Places]] = [tile, points, []]
+    collect(sources, [np.array([SIZE * SIZE - 1, 1 << 32], np.uint64)])
+    for wrong in (SIZE * SIZE, (1 << 32) + 1, 2 << 32, 3 << 32):
+        with pytest.raises(DataError, match=f"of source {wrong >> 32}"):
+            collect(sources, [np.array([0, wrong], np.uint64)])

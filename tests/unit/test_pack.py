@@ -14,13 +14,18 @@ from tasks.files import sha256_of
 from tasks.ingest import Catalogue
 from tasks.packing.gather import keys_of_ranks
 from tasks.packing.scatter import scatter
-from tasks.packing.sources import accept
 from tasks.packing.spill import open_runs
-from tasks.params import PackParams
 from tasks.simulate import write_archive
 from tasks.simulator.config import SimulatorConfig
-from tasks.tiles import dpixels_of, read_tile
-from tests.packs import catalogue_of, contents, pack_into, pack_params, read_blocks, read_ids
+from tests.packs import (
+    accepted_of,
+    catalogue_of,
+    contents,
+    pack_into,
+    pack_params,
+    read_blocks,
+    read_ids,
+)
 from tests.packs import read_index as index_of
 
 LEAST = 4  # MB: several runs of this archive
@@ -44,17 +49,8 @@ def packed(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return pack_into(catalogue, tmp_path_factory.mktemp("packed"), pack_params())
 
 
-def accepted(catalogue: Catalogue, params: PackParams) -> list[DPixels]:
-    parts = []
-    for index in range(len(catalogue)):
-        tile = read_tile(catalogue.tile(index))
-        inside = np.flatnonzero(tile.region.reshape(-1))
-        parts.append(dpixels_of(tile, inside, catalogue.first_pixel_id(index)))
-    return [accept(part, params)[0] for part in parts]
-
-
 def test_every_accepted_dpixel_is_there_exactly_once(catalogue: Catalogue, packed: Path) -> None:
-    expected = np.concatenate([part.pixel_id for part in accepted(catalogue, pack_params())])
+    expected = np.concatenate([part.pixel_id for part in accepted_of(catalogue, pack_params())])
     found = read_ids(packed)
     assert len(set(found.tolist())) == len(found)
     assert np.array_equal(np.sort(found), np.sort(expected))
@@ -63,7 +59,7 @@ def test_every_accepted_dpixel_is_there_exactly_once(catalogue: Catalogue, packe
 def test_every_packed_dpixel_has_the_observations_of_its_tile(
     catalogue: Catalogue, packed: Path
 ) -> None:
-    direct = DPixels.concatenate(accepted(catalogue, pack_params()))
+    direct = DPixels.concatenate(accepted_of(catalogue, pack_params()))
     found = DPixels.concatenate(read_blocks(packed))
     expected = direct.take(np.argsort(direct.pixel_id)[np.argsort(np.argsort(found.pixel_id))])
     assert np.array_equal(found.pixel_id, expected.pixel_id)
@@ -172,6 +168,20 @@ def test_what_is_finished_is_not_made_again(catalogue: Catalogue, tmp_path: Path
         assert path.samefile(again / path.name)  # a link: no byte is on the disk twice
 
 
+def test_a_finished_shard_that_was_cut_short_is_not_taken(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    pack_into(catalogue, tmp_path, pack_params())
+    shard = tmp_path / "work" / "shards" / "dpixels-00001.arrow"
+    with shard.open("rb+") as stream:
+        stream.truncate(shard.stat().st_size - 1)
+    with pytest.raises(
+        DataError, match=r"run-00000\.bin: .* found no such file.*Remove the folder"
+    ):
+        pack_into(catalogue, tmp_path, pack_params())
+    assert not (tmp_path / "build" / "index.json").exists()
+
+
 def test_runs_are_removed_once_every_shard_is_there(catalogue: Catalogue, tmp_path: Path) -> None:
     pack_into(catalogue, tmp_path, pack_params())
     assert not list((tmp_path / "work").rglob("*.bin"))
@@ -216,5 +226,5 @@ def test_ranks_are_found_exactly_whatever_the_budget(
 def test_a_real_tile_is_packed(shared_data: Path, tmp_path: Path) -> None:
     catalogue = catalogue_of(shared_data / "data" / "be2018")
     build = pack_into(catalogue, tmp_path, pack_params(rows_per_shard=2048, block_rows=256))
-    assert index_of(build)["sources"]["0_0_64_64"]["rows"] == 4096
+    assert index_of(build)["sources"][0]["rows"] == 4096
     assert index_of(build)["observations"]["s1_desc"] == 0

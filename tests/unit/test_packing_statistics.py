@@ -194,7 +194,7 @@ def test_a_shuffled_corpus_has_the_ratio_one() -> None:
     random = np.random.default_rng(0)
     rows = random.permutation(np.repeat(np.arange(50), random.integers(100, 3000, 50)))
     sources = Counter(rows.tolist())
-    found = merge_mixing([tally_mixing(ids_of(rows), sources, 64)], sources, 64)
+    found = merge_mixing([tally_mixing(ids_of(rows), sources, 1024)], sources, 1024)
     # Chi-squared with 49 degrees of freedom over them scatters by sqrt(2 / 49).
     assert found["noise"] == pytest.approx(math.sqrt(2 / 49 / found["batches"]), rel=0.05)
     assert found["ratio"] == pytest.approx(1, abs=4 * found["noise"])
@@ -206,7 +206,7 @@ def test_the_noise_is_the_scatter_of_many_shuffles() -> None:
     rows = np.repeat(np.arange(8), [50, 3000, 3000, 3000, 3000, 3000, 900, 434])
     sources, found = Counter(rows.tolist()), []
     for _ in range(300):
-        tallied = tally_mixing(ids_of(random.permutation(rows)[:1024]), sources, 256)
+        tallied = tally_mixing(ids_of(random.permutation(rows)[:1024]), sources, 1024)
         found.append(tallied["ratio"])
     assert np.mean(found) == pytest.approx(1, abs=4 * spread(sources, 1024) / math.sqrt(300))
     assert np.std(found) == pytest.approx(spread(sources, 1024), rel=0.2)
@@ -215,7 +215,7 @@ def test_the_noise_is_the_scatter_of_many_shuffles() -> None:
 def test_sources_one_after_the_other_are_found_out() -> None:
     rows = np.repeat(np.arange(20), 2048)
     sources = Counter(rows.tolist())
-    found = merge_mixing([tally_mixing(ids_of(rows), sources, 64)], sources, 64)
+    found = merge_mixing([tally_mixing(ids_of(rows), sources, 1024)], sources, 1024)
     assert found["ratio"] == pytest.approx(found["unshuffled"])
     assert found["ratio"] > 1000
     assert found["worst_z"] > 1000
@@ -226,7 +226,7 @@ def test_one_bad_batch_among_many_is_the_worst() -> None:
     rows = random.integers(0, 10, 64 * 1024)
     rows[1024 * 7 : 1024 * 8] = 4
     sources = Counter(rows.tolist())
-    assert tally_mixing(ids_of(rows), sources, 64)["worst_z"] > 100
+    assert tally_mixing(ids_of(rows), sources, 1024)["worst_z"] > 100
 
 
 def test_a_shuffle_inside_windows_is_foretold() -> None:
@@ -236,21 +236,36 @@ def test_a_shuffle_inside_windows_is_foretold() -> None:
     found = []
     for _ in range(40):
         rows = np.concatenate([random.permutation(window) for window in windows])
-        tallied = tally_mixing(ids_of(rows), Counter(rows.tolist()), 256)
+        tallied = tally_mixing(ids_of(rows), Counter(rows.tolist()), 1024)
         found.append(tallied["ratio"] / tallied["batches"])
-    assert batch_rows(len(rows), 256) == 1024
     assert np.mean(found) == pytest.approx(windowed(counts, 1024, 4), rel=0.002)
 
 
 def test_parts_are_joined_batch_by_batch() -> None:
     rows = np.random.default_rng(1).integers(0, 5, 4096)
     sources, ids = Counter(rows.tolist()), ids_of(rows)
-    parts = [tally_mixing(ids[at : at + 1024], sources, 64) for at in range(0, 4096, 1024)]
+    parts = [tally_mixing(ids[at : at + 1024], sources, 512) for at in range(0, 4096, 1024)]
     joined, whole = (
-        merge_mixing(given, sources, 64) for given in (parts, [tally_mixing(ids, sources, 64)])
+        merge_mixing(given, sources, 512) for given in (parts, [tally_mixing(ids, sources, 512)])
     )
     assert joined["ratio"] == pytest.approx(whole["ratio"])
     assert joined["worst_z"] == whole["worst_z"]
+
+
+@pytest.mark.parametrize(
+    ("total", "block_rows", "rows_per_shard", "expected"),
+    [
+        (10**6, 256, 4096, 1024),
+        (10**6, 384, 4096, 768),  # whole blocks
+        (2048, 64, 4096, 256),  # an eighth of the corpus
+        (10**6, 64, 128, 128),  # no more than a shard, or no batch would ever be whole
+        (10**6, 4096, 8192, 4096),  # at least a block
+    ],
+)
+def test_a_batch_is_of_whole_blocks_of_one_shard(
+    total: int, block_rows: int, rows_per_shard: int, expected: int
+) -> None:
+    assert batch_rows(total, block_rows, rows_per_shard) == expected
 
 
 @pytest.mark.parametrize("rows", [np.zeros(4096, int), np.arange(3)])

@@ -99,3 +99,18 @@ def test_a_raster_that_is_nowhere_is_refused(crs: str | None, tmp_path: Path) ->
             ).close()
     with pytest.raises(DataError, match="coordinate reference system"):
         Grid(path)
+
+
+def test_blocks_in_pieces_are_those_of_all_pixels_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Zone 31 ends 6 degrees east: in this tile some pixels are in the next one.
+    (x,), (y,) = moved(GEOGRAPHIC, np.array([6.0]), np.array([50.0]), "EPSG:32631")
+    grid = Grid(grid_file(tmp_path / "g.tiff", "EPSG:32631", round(x) - 40, round(y) + 40, 8))
+    pixels = np.arange(64, dtype=np.uint32)
+    whole = blocks_of(grid.crs, *grid.centres(*np.divmod(np.arange(64), 8)), 20)
+    monkeypatch.setattr("tasks.validation.places._PIECE", 7)
+    parts = list(grid.blocks(pixels, 8, 20))
+    assert len(parts) == 10
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert len(np.unique(whole)) > 16  # the seam cuts blocks

@@ -181,14 +181,23 @@ def test_tile_without_place_or_year_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("year", [-1, 10_000])
+def test_year_of_no_calendar_is_refused(year: int, tmp_path: Path) -> None:
+    root = write_archive(tmp_path / "archive", year="")
+    with pytest.raises(DataError, match="--year"):
+        publish_catalogue(root, tmp_path / "out", Form(PROFILES["earth-search"]), year=year)
+
+
 @pytest.mark.parametrize(
     ("name", "values", "words"),
     [
         ("doys", [5, 25, 26, 366], "days of the year 2022"),
+        ("doys", [0, 25, 26, 27], "days of the year 2022"),
+        ("doys", [5, 25, 26, 65_535], "days of the year 2022"),
         ("doys", [5, 5, 26, 200], "each once"),
         ("sar_ascending", np.full((2, ROWS, COLUMNS, 2), -1), "radar codes"),
     ],
-    ids=["day 366", "a day twice", "negative code"],
+    ids=["day 366", "day 0", "a huge day", "a day twice", "negative code"],
 )
 def test_what_no_scene_can_hold_is_refused_and_leaves_nothing(
     name: str, values: Any, words: str, tmp_path: Path

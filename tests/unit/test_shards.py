@@ -1,3 +1,4 @@
+import json
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.dpixel import DPixels, Series, offsets_of
-from tasks.errors import DataError
+from tasks.errors import DataError, ParamsError
 from tasks.files import sha256_of
 from tasks.shards.index import BLOCKS, INDEX, Index, parse_index, write_index
 from tasks.shards.rows import (
@@ -175,6 +176,47 @@ def test_blocks_of_another_corpus_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_index_is_refused(content: bytes) -> None:
     with pytest.raises(DataError, match="expected an index of format"):
         parse_index(content, b"", "here")
+
+
+def forge(folder: Path, table: pa.Table, **entry: object) -> tuple[bytes, bytes]:
+    """Return an index and blocks whose digests fit, as somebody who can write files makes them."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    blocks = sink.getvalue().to_pybytes()
+    content = json.loads((folder / INDEX).read_bytes())
+    content["shards"][0] |= entry
+    content["blocks"]["sha256"] = sha256(blocks).hexdigest()
+    return json.dumps(content).encode(), blocks
+
+
+def test_blocks_of_other_columns_or_with_gaps_are_refused(tmp_path: Path) -> None:
+    _, index = write_folder(tmp_path)
+    rows = index.blocks.to_pylist()
+    gaps = pa.Table.from_pylist([*rows[1:], rows[0] | {"offset": None}], index.blocks.schema)
+    for table, found in (
+        (index.blocks.drop_columns("offset"), "the columns shard"),
+        (gaps, "gaps"),
+    ):
+        with pytest.raises(DataError, match=f"found blocks.arrow with {found}"):
+            parse_index(*forge(tmp_path, table), "here")
+
+
+@pytest.mark.parametrize("entry", [{"name": 5}, {"rows": "7"}, {"size": None}, {"sha256": []}])
+def test_an_entry_of_other_types_is_refused(tmp_path: Path, entry: dict[str, object]) -> None:
+    _, index = write_folder(tmp_path)
+    assert parse_index(*forge(tmp_path, index.blocks), "here").shards == index.shards
+    with pytest.raises(DataError, match=f"found {next(iter(entry))} .* of a shard"):
+        parse_index(*forge(tmp_path, index.blocks, **entry), "here")
+
+
+def test_more_observations_than_offsets_can_count_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.shards.rows._MOST_OBSERVATIONS", 5)
+    encode_dpixels(of_counts([(2, 1, 0), (3, 0, 5)]))
+    with pytest.raises(ParamsError, match=r"found 6 in 2 rows\. Lower pack\.block_rows"):
+        encode_dpixels(of_counts([(2, 1, 0), (4, 0, 5)]))
 
 
 @settings(max_examples=50, deadline=None)

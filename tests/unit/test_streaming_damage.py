@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ import numpy as np
 import pytest
 
 from models.dpixel import DPixels
-from tasks.errors import DataError, LineageError, ShardDamaged
+from tasks.errors import DataError, LineageError, ShardDamaged, StorageError
 from tasks.files import sha256_of, write_json
-from tasks.shards.index import INDEX
+from tasks.shards.index import INDEX, write_index
+from tasks.shards.rows import DPIXEL_SCHEMA, encode_dpixels
+from tasks.shards.writer import ShardWriter
 from tasks.streaming.corpus import open_corpus
 from tasks.streaming.damage import Damage, read_skipped
+from tests.corpora import make_dpixels, write_target_corpus
 from tests.streams import (
     BLOCK_ROWS,
+    ROWS,
+    STEPS,
     damage_block,
     flip,
     ids_of,
@@ -152,20 +158,125 @@ def test_a_corpus_without_any_good_block_stops_even_a_run_that_skips(
         run(stream_of(local(copy), tmp_path, on_damage="skip", max_damaged_share=1.0))
 
 
+def test_a_short_last_block_never_stands_in_for_another(copy: Path, tmp_path: Path) -> None:
+    """The last of 21 blocks is the only good one: to stand in, its 10 rows would be repeated."""
+    for block in range(20):
+        damage_block(copy, block)
+    with pytest.raises(
+        ShardDamaged, match=r"or a good block in its place; found sha256 .*30 block"
+    ):
+        run(stream_of(local(copy), tmp_path, on_damage="skip", max_damaged_share=1.0))
+
+
+ERROR = ShardDamaged("a", found="b", where="c", mend="d")
+
+
 def test_a_record_that_a_crash_cut_short_is_mended(tmp_path: Path) -> None:
     record = tmp_path / "skipped-0.jsonl"
-    error = ShardDamaged("a", found="b", where="c", mend="d")
-    Damage("skip", 5, record).meet(error, 0, 3)
+    Damage("skip", 5, record).meet(ERROR, 0, 1, 3)
     with record.open("a") as stream:
         stream.write('{"epoch": 0, "blo')
-    Damage("skip", 5, record).meet(error, 0, 3)
-    Damage("skip", 5, record).meet(error, 0, 1)
+    again = Damage("skip", 5, record)
+    again.rewind(0, 2)
+    again.meet(ERROR, 0, 1, 3)
+    again.meet(ERROR, 0, 2, 1)
     assert [row["block"] for row in read_skipped([record])] == [1, 3]
+
+
+def test_what_an_epoch_skipped_before_a_crash_counts(tmp_path: Path) -> None:
+    record = tmp_path / "skipped-0.jsonl"
+    first = Damage("skip", 2, record)
+    first.meet(ERROR, 0, 1, 3)
+    first.meet(ERROR, 0, 1, 4)
+    again = Damage("skip", 2, record)
+    again.rewind(0, 2)
+    with pytest.raises(ShardDamaged, match=r"at most 2 damaged blocks an epoch .*found 3"):
+        again.meet(ERROR, 0, 2, 5)
+
+
+def test_a_block_that_was_restored_before_its_window_is_read_again_is_not_listed(
+    copy: Path, tmp_path: Path
+) -> None:
+    """The run stopped because of too much damage; the shard is restored, and the run goes on."""
+    damage_block(copy, 9)
+    skipping: dict[str, Any] = {"on_damage": "skip", "max_damaged_share": 0.0}
+    with pytest.raises(ShardDamaged, match="found 1"):
+        run(stream_of(local(copy), tmp_path, **skipping))
+    assert len(read_skipped(tmp_path.glob("skipped-*.jsonl"))) == 1
+    write_small(copy)
+    again = stream_of(local(copy), tmp_path, **skipping)
+    again.rewind(0)
+    run(again)
+    assert read_skipped(tmp_path.glob("skipped-*.jsonl")) == []
+
+
+def test_a_finished_run_that_is_taken_up_again_keeps_what_it_skipped(
+    copy: Path, tmp_path: Path
+) -> None:
+    damage_block(copy, 9)
+    skipping: dict[str, Any] = {"on_damage": "skip", "max_damaged_share": 0.1}
+    run(stream_of(local(copy), tmp_path, **skipping))
+    expected = read_skipped(tmp_path.glob("skipped-*.jsonl"))
+    again = stream_of(local(copy), tmp_path, **skipping)
+    again.rewind(STEPS)
+    again.close()
+    assert read_skipped(tmp_path.glob("skipped-*.jsonl")) == expected != []
+    for step in range(STEPS):
+        resumed = stream_of(local(copy), tmp_path, **skipping)
+        resumed.rewind(step)
+        for later in range(step, STEPS):
+            resumed.parts(later)
+        resumed.close()
+        assert read_skipped(tmp_path.glob("skipped-*.jsonl")) == expected
+
+
+def test_a_shard_removed_or_replaced_while_it_is_mapped_is_still_the_one_that_was_opened(
+    copy: Path, dpixels: DPixels
+) -> None:
+    opened, path = open_corpus(str(copy), "dpixels"), copy / "dpixels-00000.arrow"
+    opened.dpixels(0)
+    for change in (lambda: (copy / "blocks.arrow").replace(path), path.unlink):
+        change()
+        assert np.array_equal(opened.dpixels(3).pixel_id, dpixels.pixel_id[48:64])
+
+
+def test_what_is_no_file_is_refused_by_name(copy: Path) -> None:
+    with pytest.raises(StorageError, match=r"index.json/index.json: expected to be allowed to re"):
+        open_corpus(str(copy / INDEX), "dpixels")
+    opened, path = open_corpus(str(copy), "dpixels"), copy / "dpixels-00000.arrow"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageError, match=r"dpixels-00000.arrow: .*found .*Is a directory"):
+        opened.dpixels(0)
+
+
+def test_a_block_of_other_rows_than_its_index_says_is_damaged(copy: Path) -> None:
+    """The bytes are those that the index pins; it was written of other blocks than it says."""
+    whole = make_dpixels(64, seed=1)
+    with ShardWriter(copy / "dpixels-00000.arrow", DPIXEL_SCHEMA) as writer:
+        for rows in ((0, 16), (16, 20), (20, 36)):
+            writer.add(encode_dpixels(whole.slice(*rows)))
+        entry = replace(writer.finish(), rows=48)
+    write_index(copy, "dpixels", 16, [(entry, [replace(b, rows=16) for b in writer.blocks])], {})
+    with pytest.raises(ShardDamaged, match="block 1: expected a block of 16 dpixels; found 4 rows"):
+        open_corpus(str(copy), "dpixels").dpixels(1)
+
+
+def test_an_index_of_targets_without_their_width_is_refused(
+    dpixels: DPixels, tmp_path: Path
+) -> None:
+    targets = np.zeros((len(dpixels), 4), np.float32)
+    write_target_corpus(tmp_path / "t", dpixels.pixel_id, targets, block_rows=BLOCK_ROWS)
+    content = json.loads((tmp_path / "t" / INDEX).read_text())
+    for wrong in ({"dim": 0}, {"dim": "4"}, {"dim": None}):
+        write_json(tmp_path / "t" / INDEX, content | wrong)
+        with pytest.raises(DataError, match="the number of coordinates of a target"):
+            open_corpus(str(tmp_path / "t"), "targets")
 
 
 def test_the_index_of_another_corpus_is_refused(copy: Path) -> None:
     digest = sha256_of(copy / INDEX)
-    assert open_corpus(str(copy), "dpixels", digest=digest).digest == digest
+    assert len(open_corpus(str(copy), "dpixels", digest=digest)) == ROWS
     with pytest.raises(LineageError, match="the manifest pins"):
         open_corpus(str(copy), "dpixels", digest="0" * 64)
 
@@ -181,9 +292,12 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
         (lambda i: i["shards"][0].update(name="../dpixels-00000.arrow"), "plain file names"),
         (lambda i: i["shards"][0].update(name="/etc/passwd"), "plain file names"),
         (lambda i: i["shards"][0].update(size=100), "blocks inside their shards"),
+        (lambda i: i["shards"][0].update(size=2**70), "sizes of files"),
         (lambda i: i["shards"].pop(), "shards that it lists"),
-        (lambda i: i["shards"][0].update(rows=81), "blocks of 16 rows"),
+        (lambda i: i["shards"][0].update(rows=81), "as many rows in a shard as in its blocks"),
         (lambda i: i.update(block_rows=8), "blocks of 8 rows"),
+        (lambda i: i.update(block_rows="16"), "whole rows a block; found one of 21 blocks of '16'"),
+        (lambda i: i.update(block_rows=None), "whole rows a block"),
         (lambda i: i.update(kind="targets"), "kind dpixels"),
         (lambda i: i.update(format="tessera-shards/1"), "format tessera-shards/2"),
         (lambda i: i["blocks"].update(sha256="0" * 64), "another digest"),

@@ -217,6 +217,21 @@ def test_batch_larger_than_the_corpus_is_refused_by_name(corpus: Path, tmp_path:
         train_in_process(objective, params, tmp_path, Recorder(tmp_path / "records.jsonl"))
 
 
+def test_damage_ends_a_run_of_two_processes_and_is_said_in_a_line(
+    corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(corpus, tmp_path / "pack")
+    shard = damage_block(tmp_path / "pack", 4)
+    environment = write_job(tmp_path / "work", tmp_path / "pack", small(processes=2))
+    done = subprocess.run(
+        command(2), env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"{shard}, block 4: expected sha256" in done.stderr
+    assert "Traceback" not in done.stderr.split("ShardDamaged", maxsplit=1)[0]
+    assert not (tmp_path / "work" / "weights.safetensors").exists()
+
+
 class Silent:
     """A tracker that nobody reads."""
 
