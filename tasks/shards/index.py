@@ -147,7 +147,10 @@ def parse_index(content: bytes, blocks: bytes, where: str) -> Index:
             _read_blocks(blocks),
             {name: value for name, value in found.items() if name not in known},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError),
+        *(RecursionError, OSError, pa.ArrowException),
+    ) as error:
         raise DataError(
             f"an index of format {FORMAT}",
             found=str(error),
