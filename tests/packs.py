@@ -13,7 +13,19 @@ from tasks.pack import pack_archive
 from tasks.packing.sources import accept
 from tasks.params import PackParams
 from tasks.shards.rows import decode_dpixels
+from tasks.simulate import write_archive
+from tasks.simulator.config import SimulatorConfig
 from tasks.tiles import dpixels_of, read_tile
+
+LEAST = 4
+"""Memory in MB that makes several runs of ``make_archive``."""
+
+
+def make_archive(folder: Path) -> Path:
+    """Simulate six small tiles and return their folder."""
+    config = SimulatorConfig(seed=5, num_tiles=3, tile_size_px=16, years=(2021, 2022))
+    write_archive(config, folder)
+    return folder
 
 
 def pack_params(**changes: Any) -> PackParams:

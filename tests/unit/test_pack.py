@@ -15,12 +15,12 @@ from tasks.ingest import Catalogue
 from tasks.packing.gather import keys_of_ranks
 from tasks.packing.scatter import scatter
 from tasks.packing.spill import open_runs
-from tasks.simulate import write_archive
-from tasks.simulator.config import SimulatorConfig
 from tests.packs import (
+    LEAST,
     accepted_of,
     catalogue_of,
     contents,
+    make_archive,
     pack_into,
     pack_params,
     read_blocks,
@@ -28,15 +28,10 @@ from tests.packs import (
 )
 from tests.packs import read_index as index_of
 
-LEAST = 4  # MB: several runs of this archive
-
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive") / "data"
-    config = SimulatorConfig(seed=5, num_tiles=3, tile_size_px=16, years=(2021, 2022))
-    write_archive(config, folder)
-    return folder
+    return make_archive(tmp_path_factory.mktemp("archive") / "data")
 
 
 @pytest.fixture(scope="module")

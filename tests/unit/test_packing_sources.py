@@ -16,22 +16,24 @@ from tasks.errors import DataError
 from tasks.ingest import Catalogue
 from tasks.packing.scatter import Collected
 from tasks.packing.sources import Piece, accept
-from tasks.simulate import write_archive
-from tasks.simulator.config import SimulatorConfig
 from tasks.tiles import dpixels_of, read_tile
 from tests.corpora import make_dpixels
-from tests.packs import accepted_of, catalogue_of, pack_into, pack_params, read_blocks, read_ids
+from tests.packs import (
+    LEAST,
+    accepted_of,
+    catalogue_of,
+    make_archive,
+    pack_into,
+    pack_params,
+    read_blocks,
+    read_ids,
+)
 from tests.packs import read_index as index_of
-
-LEAST = 4  # MB: several runs of this archive
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive") / "data"
-    config = SimulatorConfig(seed=5, num_tiles=3, tile_size_px=16, years=(2021, 2022))
-    write_archive(config, folder)
-    return folder
+    return make_archive(tmp_path_factory.mktemp("archive") / "data")
 
 
 @pytest.fixture(scope="module")
