@@ -42,7 +42,7 @@ from tasks.streaming.stream import Stream, open_stream
 from tasks.streaming.windows import Source
 from tasks.training.inputs import view_inputs
 from tasks.training.launch import Job
-from tasks.training.trainer import Batch
+from tasks.training.objective import Batch
 
 ROUNDS = 7
 ENCODERS = {
@@ -161,9 +161,10 @@ def train_step(
     length: int,
 ) -> None:
     """Do what a step of pretraining does, loading included."""
-    loss, _ = objective.loss(objective.module, Batch(step, stream.parts(step), length))
+    work = objective.work(objective.module, Batch(step, stream.parts(step), length))
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call] # torch does not say its type
+    for term in work.terms:
+        term.backward()  # type: ignore[no-untyped-call] # torch does not say its type
     optimizer.step()
 
 

@@ -6,6 +6,7 @@ head of its own; the heads are thrown away and the prefixes are what people use.
 
 import argparse
 import os
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from tasks.stage import Stage, run_stage, stage_main
 from tasks.streaming.windows import Source
 from tasks.training.inputs import Inputs, open_parent, target_inputs, view_inputs
 from tasks.training.launch import JOB, Job, run_training, train_as_worker
-from tasks.training.trainer import Batch, Objective
+from tasks.training.objective import Batch, Objective, Work
 from tasks.workspace import Workspace
 
 
@@ -57,7 +58,9 @@ class StudentObjective:
         self.module: nn.Module = model
         self.encoder: nn.Module = model.student
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    backward_passes = 1
+
+    def work(self, module: nn.Module, batch: Batch) -> Work:
         """Return the mean loss of this process's rows."""
         device = next(module.parameters()).device
         view = view_inputs(
@@ -66,7 +69,12 @@ class StudentObjective:
             device=device,
         )
         target = target_inputs(batch.parts, device)
-        return module(view, target), {"view_length": float(batch.view_length)}
+        loss = module(view, target)
+        return Work(loss.detach(), {"view_length": float(batch.view_length)}, iter([loss]))
+
+    def assess(self, weights: Mapping[str, Tensor]) -> dict[str, float]:  # noqa: ARG002
+        """Score nothing yet."""
+        return {}
 
 
 def _size(stage: str) -> str:

@@ -5,7 +5,7 @@ never passes silently, and derived numbers are properties, never second settings
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -132,6 +132,45 @@ class StreamParams(Section):
     """With ``skip``: of all blocks, how many may be damaged before the run ends."""
 
 
+class ExecutionParams(Section):
+    """How a training is carried out, not what it computes: a run may go on with other values.
+
+    Results agree to rounding; the manifests leave these settings out, provenance records them.
+    """
+
+    processes: Positive
+    threads: Threads
+    micro_batch: Annotated[int, Field(ge=0)]
+    """D-pixels of one forward pass on a process; 0 for all its rows at once."""
+    replay: bool
+    """Keep the graph of one micro-batch only: embeddings first, then each micro-batch again with its
+    gradient. The same computation in a small memory; a distillation, whose loss is a mean, needs no
+    first pass."""
+    activation_checkpointing: bool
+    """Keep each layer's input only and compute the rest again in the backward pass."""
+    deepspeed: str
+    """DeepSpeed's file of sharding and communication, relative to the project or absolute."""
+    checkpoint_every: Positive
+    """Steps between checkpoints; a stop that is asked for makes one as well."""
+    keep_last: Annotated[int, Field(ge=2)]
+    """Checkpoints that are kept; the last but one is for the case that the last is damaged."""
+    keep_every: Annotated[int, Field(ge=0)]
+    """Steps whose multiples are kept for good; 0 for none."""
+
+
+class GuardParams(Section):
+    """When a step is not taken, and when the run goes back."""
+
+    window: Annotated[int, Field(ge=8)]
+    """Steps that loss and gradient norm are compared with."""
+    sigmas: Annotated[float, Field(gt=0)]
+    """Standard deviations above their mean from which a step is skipped."""
+    patience: Positive
+    """Steps skipped in a row after which the run goes back to its last checkpoint, past their data."""
+    rollbacks: Annotated[int, Field(ge=0)]
+    """How often a run may go back before it ends with an error."""
+
+
 class TrainingParams(Section):
     """What teacher and student training have in common."""
 
@@ -145,21 +184,29 @@ class TrainingParams(Section):
     steps: Positive
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
+    betas: tuple[Share, Share]
+    """Decay of AdamW's two running means."""
     warmup_share: Share
     clip_norm: Annotated[float, Field(gt=0)]
-    checkpoint_every: Positive
-    processes: Positive
-    threads: Threads
-    zero_stage: Annotated[int, Field(ge=0, le=3)]
-
+    precision: Literal["float32", "bfloat16"]
+    """Of matrix products, by autocast; weights, statistics and losses are float32 always."""
+    probe_every: Annotated[int, Field(ge=0)]
+    """Steps between downstream probes, which rank the checkpoints; 0 for the end alone."""
+    guard: GuardParams
     stream: StreamParams
+    execution: Annotated[ExecutionParams, Field(exclude=True)]
+
+    def complete(self) -> dict[str, Any]:
+        """Return all settings in plain JSON types, ``execution`` included."""
+        execution = self.execution.model_dump(mode="json")
+        return self.model_dump(mode="json") | {"execution": execution}
 
     @model_validator(mode="after")
     def _lanes_divide(self) -> "TrainingParams":
-        lanes = self.stream.lanes
-        if lanes % (2 * self.processes):
+        lanes, processes = self.stream.lanes, self.execution.processes
+        if lanes % (2 * processes):
             raise ValueError(
-                f"stream.lanes {lanes} is not a multiple of twice the processes {self.processes}:"
+                f"stream.lanes {lanes} is not a multiple of twice the processes {processes}:"
                 " each has an even number of lanes, for the pairs of mix-up"
             )
         if self.batch_size % lanes:
@@ -179,6 +226,9 @@ class PretrainParams(TrainingParams):
     """Buckets that the teacher is used with; stored in its checkpoint."""
     off_diagonal_weight: Annotated[float, Field(gt=0)]
     mixup_weight: Annotated[float, Field(ge=0)]
+    prefix_losses: tuple[Positive, ...]
+    """Prefixes of the embedding that get a Barlow Twins loss of their own. The paper finds that this
+    does not order an embedding; it is here as a control experiment and empty otherwise."""
 
 
 class CacheTargetsParams(Section):
@@ -193,6 +243,20 @@ class DistillParams(TrainingParams):
 
     students: dict[str, StudentConfig]
     ladder: LadderParams
+
+
+class ProbeParams(Section):
+    """The cheap downstream score that ranks checkpoints while a training runs."""
+
+    seed: int
+    share: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Of the groups of labelled ground, how many are the probe's; the evaluation leaves them out."""
+    folds: Annotated[int, Field(ge=2)]
+    max_dpixels: Positive
+    """Labelled d-pixels a task."""
+    min_dpixels: Positive
+    """Of a class; rarer ones are left out."""
+    bootstrap: Positive
 
 
 class EvaluateParams(Section):
@@ -243,6 +307,7 @@ class Params(Section):
     pretrain: PretrainParams
     cache_targets: CacheTargetsParams
     distill: DistillParams
+    probe: ProbeParams
     evaluate: EvaluateParams
     promote: PromoteParams
     export: ExportParams

@@ -6,6 +6,7 @@ The projector is thrown away. The loss is recorded and never selects anything (f
 """
 
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from tasks.stage import Stage, run_stage, stage_main
 from tasks.streaming.windows import Source
 from tasks.training.inputs import Inputs, open_parent, view_inputs
 from tasks.training.launch import JOB, Job, run_training, train_as_worker
-from tasks.training.trainer import Batch, Objective
+from tasks.training.objective import Batch, Objective, Work
 from tasks.workspace import Workspace
 
 _MIX = 0x4D4958  # keeps the mixing draw apart from the view draws
@@ -55,7 +56,9 @@ class TeacherObjective:
         self.module: nn.Module = model
         self.encoder: nn.Module = model.teacher
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    backward_passes = 1
+
+    def work(self, module: nn.Module, batch: Batch) -> Work:
         """Return the loss over the global batch and its parts."""
         device = next(module.parameters()).device
         view_a, view_b = (
@@ -76,7 +79,12 @@ class TeacherObjective:
         )
         loss = twins + self.params.mixup_weight * mixup
         parts = {"barlow_twins": float(twins.detach()), "mixup": float(mixup.detach())}
-        return loss, parts | {"view_length": float(batch.view_length)}
+        numbers = parts | {"view_length": float(batch.view_length)}
+        return Work(loss.detach(), numbers, iter([loss]))
+
+    def assess(self, weights: Mapping[str, Tensor]) -> dict[str, float]:  # noqa: ARG002
+        """Score nothing yet."""
+        return {}
 
     def _mixing(self, batch: Batch, device: torch.device) -> tuple[float, Tensor]:
         """Draw the share of view a, uniform as Beta(1, 1) is, and name each row's partner.

@@ -40,8 +40,7 @@ SMALL: dict[str, dict[str, object]] = {
         "projector": {"width": 48, "layers": 2},
         "batch_size": 64,
         "steps": 8,
-        "checkpoint_every": 3,
-        "threads": 1,
+        "execution": {"checkpoint_every": 3, "threads": 1},
     },
     "cache_targets": {"threads": 1},
     "distill": {
@@ -51,8 +50,7 @@ SMALL: dict[str, dict[str, object]] = {
         },
         "batch_size": 64,
         "steps": 8,
-        "checkpoint_every": 3,
-        "threads": 1,
+        "execution": {"checkpoint_every": 3, "threads": 1},
     },
     "evaluate": {"max_dpixels": 600, "min_dpixels": 20, "bootstrap": 20, "threads": 1},
     "export": {"threads": 1},
@@ -95,7 +93,11 @@ def write_settings(root: Path, changes: dict[str, dict[str, object]]) -> None:
     """Change sections of the project's ``params.yaml``."""
     yaml = YAML()
     content = yaml.load((root / "params.yaml").read_text())
-    for section, values in changes.items():
+    for section, wanted in changes.items():
+        values = dict(wanted)
+        execution = values.pop("execution", None)
+        if execution is not None:
+            content[section]["execution"].update(execution)
         content[section].update(values)
     with (root / "params.yaml").open("w") as stream:
         yaml.dump(content, stream)

@@ -24,9 +24,11 @@ def write_small(folder: Path) -> DPixels:
 
 
 def settings(**changes: Any) -> PretrainParams:
-    section = read_params(_REPOSITORY / "params.yaml").pretrain.model_dump()
+    section = read_params(_REPOSITORY / "params.yaml").pretrain.complete()
     stream = {"lanes": 8, "window_blocks": 2, "on_damage": "stop", "max_damaged_share": 0.0}
     stream |= {name: changes.pop(name) for name in list(changes) if name in stream}
+    execution = section["execution"]
+    execution |= {name: changes.pop(name) for name in list(changes) if name in execution}
     section |= {"batch_size": 32, "steps": STEPS, "stream": stream}
     return PretrainParams.model_validate(section | changes)
 

@@ -5,6 +5,7 @@ Barlow Twins over a batch is not a sum over its parts. The learning rate is set 
 each step as a function of the step alone, so no scheduler state exists.
 """
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -59,18 +60,23 @@ class Engine:
         world_size: Number of processes; divides the batch.
     """
 
-    def __init__(self, module: nn.Module, params: TrainingParams, world_size: int) -> None:
-        self.zero_stage = params.zero_stage
+    def __init__(
+        self, module: nn.Module, params: TrainingParams, world_size: int, backward_passes: int
+    ) -> None:
+        chosen = json.loads(Path(params.execution.deepspeed).read_text())
+        self.zero_stage = int(chosen["zero_optimization"]["stage"])
         groups = _decay_groups(module, params.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=params.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=params.learning_rate, betas=params.betas)
         # DeepSpeed's default buckets are 2 GB each whatever the model's size.
         bucket = min(500_000_000, sum(p.numel() for p in module.parameters()))
         config = {
-            "train_micro_batch_size_per_gpu": params.batch_size // world_size,
-            "gradient_accumulation_steps": 1,
+            "train_micro_batch_size_per_gpu": max(
+                1, params.batch_size // world_size // backward_passes
+            ),
+            "gradient_accumulation_steps": backward_passes,
             "gradient_clipping": params.clip_norm,
             "zero_optimization": {
-                "stage": params.zero_stage,
+                **chosen["zero_optimization"],
                 "reduce_bucket_size": bucket,
                 "allgather_bucket_size": bucket,
             },
@@ -88,11 +94,14 @@ class Engine:
         engine: nn.Module = self._engine
         return engine
 
-    def step(self, loss: Tensor, learning_rate: float) -> None:
-        """Differentiate the loss and move the weights once."""
+    def backward(self, term: Tensor) -> None:
+        """Add the gradient of one term of the loss."""
+        self._engine.backward(term, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> None:
+        """Move the weights once, by the gradient that has been gathered."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._engine.backward(loss)
         self._engine.step()
 
     def gradient_norm(self) -> float | None:

@@ -24,8 +24,9 @@ from tasks.lifeline import PARENT, die_with_runner
 from tasks.params import TrainingParams
 from tasks.stage import Stage
 from tasks.streaming.damage import SKIP, read_skipped
+from tasks.training.objective import Objective
 from tasks.training.records import Recorder
-from tasks.training.trainer import Objective, train
+from tasks.training.trainer import train
 
 JOB = "TESSERA_JOB"
 """Environment variable that names ``job.json`` to a process of ``torchrun``."""
@@ -42,7 +43,7 @@ class Job:
     stage: str
     """Stage address, e.g. ``distill@N``."""
     params: dict[str, Any]
-    """The stage's section, as JSON."""
+    """The stage's section, as JSON, with how it is executed."""
     parents: dict[str, str]
     """Folders of the inputs by stage name."""
     work: str
@@ -78,12 +79,12 @@ def run_training(
     """
     parents = {name: str(folder) for name, folder in stage.parents.items()}
     where = (str(stage.work), stage.workspace.shards)
-    job = Job(stage.name, params.model_dump(mode="json"), parents, *where)
+    job = Job(stage.name, params.complete(), parents, *where)
     recorder = Recorder(stage.work / "records.jsonl", stage.tracker.log_metrics)
-    if params.processes == 1:
+    if params.execution.processes == 1:
         weights = train(build(job, params), params, stage.work, recorder)
     else:
-        _torchrun(module_name, job, params.processes, recorder)
+        _torchrun(module_name, job, params.execution.processes, recorder)
         weights = load_file(stage.work / _WEIGHTS)
     recorder.flush()
     if params.stream.on_damage == SKIP:

@@ -7,54 +7,23 @@ processes share them. Beside weights and optimiser, the state of a run is its st
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.hashing import hash_u64
 from tasks.errors import DataError
 from tasks.params import TrainingParams
 from tasks.progress import track
-from tasks.streaming.stream import Part, open_stream
-from tasks.streaming.windows import Source
+from tasks.streaming.stream import open_stream
 from tasks.training.checkpoints import load_checkpoint, save_checkpoint
 from tasks.training.engine import Engine, join_world
+from tasks.training.objective import Batch, Objective
 from tasks.training.records import Recorder
 
 _LENGTH = 0x4C454E47  # keeps the draw of the view length apart from those of the order
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The rows of one step that this process works on."""
-
-    step: int
-    parts: list[Part]
-    """The rows, each with its observations and the seed of its draws."""
-    view_length: int
-    """Observations a view; equal on every process."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return sum(len(part.at) for part in self.parts)
-
-
-class Objective(Protocol):
-    """What is trained, and how far from right it is."""
-
-    module: nn.Module
-    """All trainable parts; only ``encoder`` outlives the training."""
-    encoder: nn.Module
-    source: Source
-    """The corpus."""
-
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return the global loss and numbers to record; ``module`` is the wrapped ``module``."""
-        ...
 
 
 def train(
@@ -75,13 +44,13 @@ def train(
         DataError: The loss is not finite, a batch needs more rows than there are, or the corpus is
             damaged.
     """
-    torch.set_num_threads(params.threads)
+    torch.set_num_threads(params.execution.threads)
     torch.use_deterministic_algorithms(mode=True)
     # Filling fresh memory costs as much as the step, and nothing reads it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # untyped module property
     rank, world = join_world()
     stream = open_stream(objective.source, params, rank, world, work / f"skipped-{rank}.jsonl")
-    engine = Engine(objective.module, params, world)
+    engine = Engine(objective.module, params, world, objective.backward_passes)
     first = load_checkpoint(engine, work / "checkpoints")
     stream.rewind(first)
     if rank == 0:
@@ -95,7 +64,7 @@ def train(
             if rank == 0:
                 recorder.add(record)
             done = step + 1
-            if done % params.checkpoint_every == 0 or done == params.steps:
+            if done % params.execution.checkpoint_every == 0 or done == params.steps:
                 save_checkpoint(engine, work / "checkpoints", done, rank)
     finally:
         stream.close()
@@ -110,11 +79,13 @@ def _train_step(
     """Move the weights once; return what is recorded of it."""
     # Dropout draws from this generator alone: its state need not be saved.
     torch.manual_seed(int(hash_u64(params.seed, batch.step, rank) >> np.uint64(1)))
-    loss, numbers = objective.loss(engine.module, batch)
-    _require_finite(loss, batch.step, rank)
+    work = objective.work(engine.module, batch)
+    _require_finite(work.loss, batch.step, rank)
     rate = learning_rate(batch.step, params)
-    engine.step(loss, rate)
-    record = {"step": batch.step, "loss": float(loss.detach()), **numbers, "rate": rate}
+    for term in work.terms:
+        engine.backward(term)
+    engine.step(rate)
+    record = {"step": batch.step, "loss": float(work.loss), **work.numbers, "rate": rate}
     norm = engine.gradient_norm()
     return record if norm is None else record | {"gradient_norm": norm}
 

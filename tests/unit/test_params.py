@@ -19,9 +19,9 @@ def settings(tmp_path: Path) -> Path:
     ("old", "new", "message"),
     [
         ("  steps:", "  setps:", "pretrain.setps"),
-        ("zero_stage: 1", "zero_stage: 4", "pretrain.zero_stage"),
+        ("keep_last: 2", "keep_last: 1", "pretrain.execution.keep_last"),
         ("latent: 16, layers", "latent: -1, layers", "expected latent of at least 1, got -1"),
-        ("batch_size: 256", "batch_size: 257\n  processes: 2", "not YAML"),
+        ("batch_size: 256", "batch_size: 257\n  batch_size: 256", "not YAML"),
         ("processes: 1", "processes: 3", "not a multiple of twice the processes 3"),
         ("largest: 256", "largest: 250", "largest 250 is no multiple of step 16"),
         ("view_lengths: [8, 16]", "view_lengths: []", "pretrain.view_lengths"),

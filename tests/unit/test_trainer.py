@@ -19,8 +19,9 @@ from tasks.params import PretrainParams, read_params
 from tasks.pretrain import TeacherObjective
 from tasks.stage import Stage
 from tasks.training.launch import JOB, Job, run_training
+from tasks.training.objective import Batch, Work
 from tasks.training.records import Recorder
-from tasks.training.trainer import Batch, learning_rate
+from tasks.training.trainer import learning_rate
 from tasks.training.trainer import train as train_in_process
 from tasks.workspace import Workspace
 from tests.corpora import make_dpixels, write_corpus
@@ -36,11 +37,13 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def small(**changes: object) -> PretrainParams:
-    section = read_params(REPOSITORY / "params.yaml").pretrain.model_dump()
+    section = read_params(REPOSITORY / "params.yaml").pretrain.complete()
     tiny = {"latent": 4, "layers": 1, "heads": 2, "feedforward": 16, "repr_dim": 24}
     section |= {"architecture": tiny, "projector": {"width": 32, "layers": 2}}
-    section |= {"batch_size": 16, "steps": 9, "checkpoint_every": 3, "threads": 1}
-    return PretrainParams.model_validate(section | changes)
+    section |= {"batch_size": 16, "steps": 9}
+    execution = section["execution"] | {"checkpoint_every": 3, "threads": 1}
+    execution |= {name: changes.pop(name) for name in execution.keys() & changes.keys()}
+    return PretrainParams.model_validate(section | changes | {"execution": execution})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def write_job(work: Path, corpus: Path, params: PretrainParams) -> dict[str, str
     work.mkdir(exist_ok=True)
     job = {
         "stage": "pretrain",
-        "params": params.model_dump(mode="json"),
+        "params": params.complete(),
         "parents": {"pack": str(corpus)},
         "work": str(work),
     }
@@ -150,11 +153,11 @@ class Watched(TeacherObjective):
         super().__init__(job, params)
         self.stop_at, self.seen = stop_at, dict[int, list[int]]()
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def work(self, module: nn.Module, batch: Batch) -> Work:
         if batch.step == self.stop_at:
             raise Stopped
         self.seen[batch.step] = np.concatenate([part.rows for part in batch.parts]).tolist()
-        return super().loss(module, batch)
+        return super().work(module, batch)
 
 
 def train_here(
@@ -196,7 +199,9 @@ def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]
 def test_processes_and_zero_stages_agree_on_the_loss(
     processes: int, zero_stage: int, corpus: Path, alone: list[float], tmp_path: Path
 ) -> None:
-    found = train(tmp_path, corpus, processes, steps=5, zero_stage=zero_stage)
+    found = train(
+        tmp_path, corpus, processes, steps=5, deepspeed=f"infra/deepspeed/zero{zero_stage}.json"
+    )
     expected = alone
     assert [r["loss"] for r in found] == pytest.approx(expected, rel=2e-4)
 
