@@ -12,6 +12,7 @@ from tasks.shards.rows import DPIXEL_SCHEMA, encode_dpixels
 from tasks.shards.writer import ShardWriter
 
 REPOSITORY = Path(__file__).parents[1]
+ZERO_1 = REPOSITORY / "infra" / "deepspeed" / "zero1.json"
 
 
 def made_up(num: int, seed: int) -> DPixels:
@@ -43,7 +44,12 @@ def write_blocks(folder: Path, block: DPixels, blocks: int, *, shard_blocks: int
 
 
 def settings(**changes: Any) -> PretrainParams:
-    """Return pretraining of the repository's settings with some changed."""
-    section = read_params(REPOSITORY / "params.yaml").pretrain.model_dump()
-    stream = {"lanes": 8, "window_blocks": 2, "on_damage": "stop", "max_damaged_share": 0.0}
-    return PretrainParams.model_validate(section | {"stream": stream, "threads": 1} | changes)
+    """Return pretraining of the repository's settings on one thread, with some changed.
+
+    Names of ``execution`` are set there.
+    """
+    section = read_params(REPOSITORY / "params.yaml").pretrain.complete()
+    section["stream"] |= {"lanes": 8, "window_blocks": 2}
+    execution = section["execution"] | {"threads": 1}
+    execution |= {name: changes.pop(name) for name in execution.keys() & changes.keys()}
+    return PretrainParams.model_validate(section | changes | {"execution": execution})

@@ -87,6 +87,7 @@ def rates_of_views(work: Path, whole: DPixels, length: int, batch: int) -> dict[
     for seed in range(ROUNDS):
         # All blocks but the loose ones make one window: it is in memory after its first batch.
         wide = {"lanes": 8, "window_blocks": 4, "on_damage": "stop", "max_damaged_share": 0.0}
+        wide["held_out_blocks"] = 0
         # It is also the last one, so that nothing is read ahead meanwhile.
         params = settings(batch_size=batch, stream=wide, seed=seed, steps=steps)
         stream = open_at(work / "views", work, params)

@@ -2,7 +2,8 @@
 
 A task supervises one process (``tasks.running.reproduce``) and files its receipt; what the stage does is
 not known here. Prefect's own cache is off because DVC decides what is up to date, and two caches
-could disagree. The only failure that is tried again is one that time heals: another door at work.
+could disagree. Only what time heals is tried again: another door at work, or a machine that was
+wanted for something else.
 """
 
 from collections.abc import Iterator
@@ -16,15 +17,15 @@ from prefect.runtime import flow_run
 from prefect.tasks import Task
 
 from flows.artifacts import key_of
-from tasks.errors import StageBusy
+from tasks.errors import Preempted, StageBusy
 from tasks.running import reproduce
 from tasks.running.journal import Journal, Receipt
 from tasks.running.outcome import mlflow_run
 from tasks.serving.servers import mlflow_url
 from tasks.workspace import Workspace, find_workspace
 
-_BUSY_RETRIES = 360
-_BUSY_DELAY_S = 10.0
+_RETRIES = 360
+_DELAY_S = 10.0
 
 
 def journal_of_this_run() -> Journal:
@@ -45,16 +46,16 @@ def end_stages_on_error() -> Iterator[None]:
         raise
 
 
-def _is_busy(_task: Task[..., Receipt], _run: TaskRun, state: State[Receipt]) -> bool:
-    return isinstance(state.data, StageBusy)
+def _heals(_task: Task[..., Receipt], _run: TaskRun, state: State[Receipt]) -> bool:
+    return isinstance(state.data, (StageBusy, Preempted))
 
 
 @task(
     task_run_name="{stage}",
     cache_policy=NO_CACHE,
-    retries=_BUSY_RETRIES,
-    retry_delay_seconds=_BUSY_DELAY_S,
-    retry_condition_fn=_is_busy,
+    retries=_RETRIES,
+    retry_delay_seconds=_DELAY_S,
+    retry_condition_fn=_heals,
 )
 def run_stage(stage: str, force: bool = False) -> Receipt:
     """Bring one stage of ``dvc.yaml`` up to date, with its output in the run's log.
@@ -66,6 +67,7 @@ def run_stage(stage: str, force: bool = False) -> Receipt:
     Raises:
         StageFailed: The stage ended with an error.
         StageBusy: Another door was running a stage that this one needs for an hour.
+        Preempted: The stage was asked to end more often than it is tried again.
     """
     journal = journal_of_this_run()
     receipt = reproduce.reproduce(journal, stage, say=get_run_logger().info, force=force)

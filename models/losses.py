@@ -1,125 +1,110 @@
 """The objectives: Barlow Twins, mix-up consistency, prefix distillation.
 
 The one idea: Barlow Twins is a function of one matrix, the cross-correlation of the standardised
-global batch. All statistics are sums over all processes that gradients pass through
-(`models.collective`), so the loss is the same number on every rank and, after gradient averaging,
-the step is the one that a single process with the whole batch would take.
+global batch. It is written in stages between sums over that batch (`models.stages`), so the loss is
+the same number on every process, and the step is the one that a single process with the whole batch
+in one piece would take, however the batch is shared out.
 
 It deliberately never accumulates: the mean of the losses of two half batches is another objective.
 Everything is computed in float32 at least, with autocast off. Loss values are no measure of
 quality; the paper finds them uncorrelated with downstream scores.
 
-Axis words: `b` local batch, `d` projector width, `repr` embedding, `target` teacher coordinates.
+Axis words: `view` (first, second, mixed), `b` local batch, `d` projector width, `repr` embedding,
+`target` teacher coordinates.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch reader knows
 from torch import Tensor
 
-from models.collective import all_reduce_sum, centre
+from models.stages import Products, Staged, statistics
 from models.student import PrefixHeads
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float
 
 VARIANCE_FLOOR = 1e-12
 """Keeps the gradient finite for a coordinate that is constant over the batch."""
 
 
-def barlow_twins(
-    za: Float[Tensor, "b d"], zb: Float[Tensor, "b d"], off_diagonal_weight: float
-) -> Float[Tensor, ""]:
-    """Return sum_i (C_ii - 1)^2 + weight * sum_{i != j} C_ij^2.
+class Twins(NamedTuple):
+    """The losses of a step over the global batch, equal on all ranks."""
 
-    C = Za' Zb / B over the global batch of B rows, each column standardised with its mean and its
-    unbiased standard deviation over the global batch.
+    loss: Float[Tensor, ""]
+    """sum_i (C_ii - 1)^2 + weight * sum_{i != j} C_ij^2."""
+    mixup: Float[Tensor, ""] | None
+    """The mix-up term; the recipe adds it with factor 1."""
+    correlation: Float[Tensor, "d d"]
+    """C, the cross-correlation of the two views, without a gradient."""
+
+
+def barlow_twins(
+    z: Float[Tensor, "view b d"], off_diagonal_weight: float, alpha: float | None = None
+) -> Staged[Twins]:
+    """Compare the projections of two views, and of their mix.
+
+    C(x, y) = x' y / B over the global batch of B rows, each column standardised with its mean and
+    its unbiased standard deviation over the global batch. With C of the two views, the loss is
+    sum_i (C_ii - 1)^2 + weight * sum_{i != j} C_ij^2.
+
+    The mix-up term asks that the projection of a mixed input correlates as the mix of the
+    projections would: weight * (|C(m, a) - alpha C(a, a) - (1 - alpha) C(b', a)|^2 + the same
+    against b), where m is the mixed projection and b' holds each row's partner. C is linear in its
+    first argument, so both are found from the one residual m - alpha a - (1 - alpha) b': two
+    products instead of six.
 
     Args:
-        za: projections of the first view, this rank's rows.
-        zb: projections of the second view of the same rows.
-        off_diagonal_weight: lambda; the released v1 recipe has 5e-3.
-
-    Returns:
-        The global loss, equal on all ranks.
+        z: projections of the first view, the second, and with `alpha` of the mixed one; this rank's
+            rows.
+        off_diagonal_weight: lambda; the released v1 recipe has 5e-3. It scales the mix-up term too.
+        alpha: the share of the first view in the mix, as given to `mix_views`; None for no mix-up.
 
     Raises:
-        ValueError: if the two shapes differ or are not (batch, width).
+        ValueError: if the number of views does not fit, or alpha lies outside 0..1.
 
-    Source: TESSERA v2, section 4, "Objective and training"; Zbontar et al. 2021.
+    Source: TESSERA v2, section 4, "Objective and training"; Zbontar et al. 2021; Bandara et al. 2023
+    (Mixed Barlow Twins), as in the TESSERA v1 recipe.
     """
-    _check_pair(za, zb)
-    with torch.autocast(za.device.type, enabled=False):
-        correlation = _cross_correlation(standardise(za), standardise(zb))
-        diagonal = correlation.diagonal()
-        off_diagonal = correlation.square().sum() - diagonal.square().sum()
-        return (diagonal - 1).square().sum() + off_diagonal_weight * off_diagonal
+    views = 2 if alpha is None else 3
+    if z.ndim != 3 or len(z) != views:
+        raise ValueError(f"expected ({views} views, batch, width), got {tuple(z.shape)}")
+    scaled, count = yield from standardise(z)
+    pairs = [(scaled[0], scaled[1])]
+    if alpha is not None:
+        residual = scaled[2] - mix_views(scaled[0], scaled[1], alpha)
+        pairs += [(residual, scaled[0]), (residual, scaled[1])]
+    products = yield [Products(x, y) for x, y in pairs]
+    correlation, *off = [product / count for product in products]
+    mixup = off_diagonal_weight * torch.stack(off).square().sum() if off else None
+    return Twins(_redundancy(correlation, off_diagonal_weight), mixup, correlation.detach())
 
 
 def mix_views(
-    view_a: Float[Tensor, "b ..."],
-    view_b: Float[Tensor, "b ..."],
-    partners: Int[Tensor, " b"],
-    alpha: float,
+    view_a: Float[Tensor, "b ..."], view_b: Float[Tensor, "b ..."], alpha: float
 ) -> Float[Tensor, "b ..."]:
-    """Return alpha * a + (1 - alpha) * b[partners], the mixed network input.
+    """Return alpha * a + (1 - alpha) * b', where b' holds each row's partner.
 
-    Apply it with the same partners and alpha to values and to days of year of both sensors.
+    Decision: neighbours in the shuffled order are partners (0 with 1, 2 with 3, ...). That is a
+    random pairing, and the same one however the rows are shared out, as long as no pair is parted.
 
     Args:
-        view_a: values or days of the first view.
+        view_a: values, days or projections of the first view.
         view_b: the same of the second view.
-        partners: a permutation of the rows; on several processes within the rank's own rows.
         alpha: share of the first view, 0..1, drawn from Beta(1, 1) once a step.
-    """
-    return alpha * view_a + (1 - alpha) * view_b[partners]
-
-
-def mixup_consistency(
-    z_mixed: Float[Tensor, "b d"],
-    za: Float[Tensor, "b d"],
-    zb: Float[Tensor, "b d"],
-    *,
-    partners: Int[Tensor, " b"],
-    alpha: float,
-    off_diagonal_weight: float,
-) -> Float[Tensor, ""]:
-    """Ask that the projection of a mixed input correlates as the mix of the projections would.
-
-    With C(x, y) the cross-correlation of standardised projections, the term is
-    weight * (|C(m, a) - alpha C(a, a) - (1 - alpha) C(b', a)|^2 + the same against b), where m is
-    the mixed projection and b' = zb[partners]. C is linear in its first argument, so both terms are
-    found from the one residual m - alpha a - (1 - alpha) b': two products instead of six.
-
-    Args:
-        z_mixed: projections of `mix_views(...)`.
-        za: projections of the first view.
-        zb: projections of the second view.
-        partners: the permutation used by `mix_views`.
-        alpha: the share used by `mix_views`.
-        off_diagonal_weight: lambda of `barlow_twins`, which scales this term too.
-
-    Returns:
-        The global term, equal on all ranks; the recipe adds it to `barlow_twins` with factor 1.
 
     Raises:
-        ValueError: if shapes differ or alpha lies outside 0..1.
-
-    Source: Bandara et al. 2023 (Mixed Barlow Twins), as in the TESSERA v1 recipe.
+        ValueError: if alpha lies outside 0..1, or a row has no partner.
     """
-    _check_pair(za, zb)
-    _check_pair(za, z_mixed)
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"expected a mixing share in 0..1, got {alpha}")
-    with torch.autocast(za.device.type, enabled=False):
-        a, b = standardise(za), standardise(zb)
-        residual = standardise(z_mixed) - alpha * a - (1 - alpha) * b[partners]
-        against_a = _cross_correlation(residual, a).square().sum()
-        against_b = _cross_correlation(residual, b).square().sum()
-        return off_diagonal_weight * (against_a + against_b)
+    if len(view_b) % 2:
+        raise ValueError(f"expected an even number of rows, as pairs are mixed, got {len(view_b)}")
+    partners = view_b.view(-1, 2, *view_b.shape[1:]).flip(1).view_as(view_b)
+    return alpha * view_a + (1 - alpha) * partners
 
 
 def prefix_distillation(
@@ -141,6 +126,16 @@ def prefix_distillation(
 
     Source: TESSERA v2, equation 2.
     """
+    return (1 - prefix_cosines(embedding, heads, target)).sum(0).mean()
+
+
+def prefix_cosines(
+    embedding: Float[Tensor, "b repr"], heads: PrefixHeads, target: Float[Tensor, "b target"]
+) -> Float[Tensor, "prefix b"]:
+    """Return the cosine between each prefix's reconstruction and the target, shortest prefix first.
+
+    Arguments and errors are those of `prefix_distillation`.
+    """
     reconstructions = heads(embedding)
     if reconstructions[0].shape != target.shape:
         raise ValueError(
@@ -148,29 +143,25 @@ def prefix_distillation(
         )
     with torch.autocast(target.device.type, enabled=False):
         goal = _wide(target)
-        cosines = [F.cosine_similarity(_wide(r), goal, dim=-1) for r in reconstructions]
-        return (1 - torch.stack(cosines)).sum(0).mean()
+        return torch.stack([F.cosine_similarity(_wide(r), goal, dim=-1) for r in reconstructions])
 
 
-def standardise(z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-    """Scale each column to mean 0 and unbiased variance 1 over the global batch, in float32."""
-    centred, count = centre(z)
-    variance = all_reduce_sum(centred.square().sum(0)) / (count - 1)
-    return centred * torch.rsqrt(variance + VARIANCE_FLOOR)
+def standardise(
+    z: Float[Tensor, "view b d"],
+) -> Staged[tuple[Float[Tensor, "view b d"], Float[Tensor, ""]]]:
+    """Scale each column to mean 0 and unbiased variance 1 over the global batch; count its rows."""
+    mean, variance, rows = yield from statistics(z)
+    count = rows.flatten()[0]
+    wide = _wide(z)
+    scale = torch.rsqrt(variance * count / (count - 1) + VARIANCE_FLOOR)
+    return (wide - mean.to(wide.dtype)) * scale.to(wide.dtype), count.to(wide.dtype)
 
 
-def _cross_correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Return x' y / B over the global batch; one all-reduce of d * d numbers."""
-    rows = all_reduce_sum(x.new_tensor(float(len(x))))
-    return all_reduce_sum(x.T @ y) / rows
+def _redundancy(correlation: Tensor, off_diagonal_weight: float) -> Tensor:
+    diagonal = correlation.diagonal()
+    off_diagonal = correlation.square().sum() - diagonal.square().sum()
+    return (diagonal - 1).square().sum() + off_diagonal_weight * off_diagonal
 
 
 def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _check_pair(a: Tensor, b: Tensor) -> None:
-    if a.ndim != 2 or a.shape != b.shape:
-        raise ValueError(
-            f"expected two (batch, width) projections, got {tuple(a.shape)} and {tuple(b.shape)}"
-        )

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from models.architecture import TeacherConfig
 from models.bands import S1_BANDS, S2_BANDS
-from models.collective import GlobalBatchNorm
 from models.encoder import LayerStack, QkNormLayer, SensorBranch, reducer
+from models.stages import Staged, statistics, whole
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -88,6 +88,43 @@ class Teacher(nn.Module):
         return embedding
 
 
+class GlobalBatchNorm(nn.Module):
+    """Batch norm with the statistics of the global batch, a scale and a shift, and no memory.
+
+    No running statistics: they would differ between ranks, most engines save rank 0's only, and a
+    layer that exists in pretraining alone never needs them.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+
+    def forward(
+        self,
+        x: Float[Tensor, "... b d"],
+        mean: Float[Tensor, "... 1 d"],
+        variance: Float[Tensor, "... 1 d"],
+    ) -> Float[Tensor, "... b d"]:
+        """Return x scaled to mean 0 and variance 1 over the global batch, then scaled and shifted.
+
+        Args:
+            x: this rank's rows.
+            mean: of each column over the global batch, see `models.stages.statistics`.
+            variance: likewise; that of the batch (biased).
+
+        Raises:
+            ValueError: if x does not have one column for each feature.
+        """
+        if x.shape[-1] != len(self.weight):
+            raise ValueError(f"expected (batch, {len(self.weight)}), got {tuple(x.shape)}")
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = (torch.rsqrt(variance + self.eps)).to(wide.dtype) * self.weight
+        normal = torch.addcmul(self.bias, wide - mean.to(wide.dtype), scale)
+        return normal.to(x.dtype)
+
+
 class Projector(nn.Module):
     """The pretraining-only head between the teacher's embedding and the Barlow Twins loss.
 
@@ -105,17 +142,27 @@ class Projector(nn.Module):
         stack: list[nn.Module] = []
         for layer in range(layers - 1):
             stack += [nn.Linear(width if layer else repr_dim, width, bias=False)]
-            stack += [GlobalBatchNorm(width), nn.ReLU()]
+            stack += [GlobalBatchNorm(width), nn.ReLU(inplace=True)]
         stack += [nn.Linear(width if layers > 1 else repr_dim, width, bias=False)]
         self.net = nn.Sequential(*stack)
 
-    def forward(self, embedding: Float[Tensor, "b repr"]) -> Float[Tensor, "b width"]:
-        """Return the projections that the loss compares.
+    def forward(self, embedding: Float[Tensor, "... b repr"]) -> Float[Tensor, "... b width"]:
+        """Return the projections that the loss compares, each view with statistics of its own.
 
         On several processes every one must call this in the same order: it communicates.
         """
-        projection: Tensor = self.net(embedding)
-        return projection
+        return whole(self.stages(embedding))
+
+    def stages(self, embedding: Float[Tensor, "... b repr"]) -> Staged[Tensor]:
+        """Return the same in stages, one for each batch norm."""
+        x = embedding
+        for layer in self.net:
+            if isinstance(layer, GlobalBatchNorm):
+                mean, variance, _ = yield from statistics(x)
+                x = layer(x, mean, variance)
+            else:
+                x = layer(x)
+        return x
 
 
 def _branch(num_bands: int, config: TeacherConfig) -> SensorBranch:

@@ -2,85 +2,115 @@
 
 ``targets-<n>.arrow`` has the rows of ``dpixels-<n>.arrow`` in the same blocks, and both carry the
 pixel id, so a mismatch is found out when they are joined. The teacher sees all observations of a
-d-pixel, padded to the bucket ladder. Memory holds a few blocks, and finished shards survive a crash.
+d-pixel, padded to the bucket ladder.
+
+The one idea: the targets of a shard are kept in a store under a digest of all that they follow from
+(`tasks.targets.address`). What is there already, from an earlier run, another project or a run that
+was killed, is verified and linked; only the rest costs the teacher. Targets that are not finite or
+have collapsed end the stage by name.
 """
 
-import json
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from models.dpixel import DPixels
-from models.encode import Encoder
-from tasks.checkpoints import open_checkpoint
-from tasks.embedding.blocks import BLOCK_DPIXELS, Block, embed_blocks
-from tasks.files import link_file, write_json
-from tasks.params import Params
-from tasks.progress import track
+from tasks.checkpoints import Checkpoint, open_checkpoint
+from tasks.files import write_json
+from tasks.params import CacheTargetsParams, Params
+from tasks.progress import say
 from tasks.shards.index import write_index
-from tasks.shards.records import entry_of, entry_record
-from tasks.shards.rows import encode_targets, target_schema
-from tasks.shards.writer import ShardWriter
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.streaming.corpus import Corpus, open_output
+from tasks.targets.address import Address, preprocessing_digest, preprocessing_facts
+from tasks.targets.collecting import collect_targets
+from tasks.targets.making import group_rows
+from tasks.targets.report import DIAGNOSTICS, describe, metrics_of, summary
+from tasks.targets.spread import require_spread
+from tasks.targets.store import TargetStore
+from tasks.targets.teacher import open_foreign
 from tasks.workspace import Workspace
 
 
 def cache_targets(workspace: Workspace, params: Params) -> None:
-    """Run the stage."""
+    """Run the stage.
+
+    Raises:
+        TargetsUnfit: A target is not finite or not of norm sqrt(d), or all together have collapsed.
+        ParamsError, DigestMismatch: The teacher that the settings name is not that of its digest.
+    """
     section = params.cache_targets
+    foreign = open_foreign(workspace, section) if section.teacher else None
 
     def body(stage: Stage) -> None:
-        teacher = open_checkpoint(stage.parents["pretrain"], max_tokens=section.max_tokens).encoder
-        corpus = open_output("pack", stage.parents["pack"], stage.workspace.shards, "dpixels")
-        names = [entry.name.replace("dpixels", "targets") for entry in corpus.index.shards]
-        for number, name in track(
-            enumerate(names), label="teacher", total=len(names), unit="shards"
-        ):
-            path = stage.work / name
-            if not _record(path).exists():
-                write_targets(teacher, corpus, number, path, workers=section.threads)
-            link_file(path, stage.build / name)
-        shards = [entry_of(json.loads(_record(stage.work / name).read_text())) for name in names]
-        write_index(stage.build, "targets", corpus.block_rows, shards, {"dim": teacher.dim})
-        stage.counts |= {"targets": len(corpus), "shards": len(names)}
+        teacher = foreign or open_checkpoint(
+            stage.parents["pretrain"], max_tokens=section.max_tokens, device=section.device
+        )
+        corpus = open_output("pack", stage.parents["pack"], workspace.shards, "dpixels")
+        store = TargetStore(workspace.target_store)
+        content, cost = write_targets(store, teacher, corpus, stage.build, section)
+        stage.counts |= content["counts"]
+        stage.measured["targets"] = cost
+        stage.tracker.log_metrics(metrics_of(content, cost))
+        say(summary(content, cost))
 
     run_stage(
         "cache_targets",
         body,
         workspace=workspace,
         section=section,
-        parents=("pack", "pretrain"),
+        parents=("pack", *([] if foreign else ["pretrain"])),
+        inputs={"teacher": foreign.digest} if foreign else {},
     )
 
 
 def write_targets(
-    teacher: Encoder, corpus: Corpus, number: int, path: Path, *, workers: int
-) -> None:
-    """Write the targets of one shard, and then the record that says that they are whole."""
-    schema, rows = target_schema(teacher.dim), corpus.block_rows
-    with ShardWriter(path, schema) as writer:
-        for group in embed_blocks(teacher, _groups(corpus, number), workers=workers):
-            ids = group.rows.view(np.uint64)
-            for at in range(0, len(ids), rows):
-                part = slice(at, at + rows)
-                writer.add(encode_targets(ids[part], group.embedding[part], schema))
-        entry = writer.finish()
-    write_json(_record(path), entry_record(entry, writer.blocks))
+    store: TargetStore,
+    teacher: Checkpoint,
+    corpus: Corpus,
+    folder: Path,
+    section: CacheTargetsParams,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fill a folder with the targets of a corpus.
 
+    Args:
+        store: Where targets are looked for and kept.
+        teacher: Whose embeddings they are.
+        corpus: The d-pixels.
+        folder: Empty; gets shards, index and ``targets.json``.
+        section: Settings.
 
-def _groups(corpus: Corpus, number: int) -> Iterator[Block]:
-    """Yield the blocks of a shard under their pixel ids, a few together where they are small."""
-    blocks, together = corpus.blocks_of(number), max(1, BLOCK_DPIXELS // corpus.block_rows)
-    for at in range(0, len(blocks), together):
-        dpixels = DPixels.concatenate([corpus.dpixels(n) for n in blocks[at : at + together]])
-        corpus.store.release()
-        yield dpixels.pixel_id.view(np.int64), dpixels
+    Returns:
+        The content of ``targets.json``, and what this run cost.
 
-
-def _record(path: Path) -> Path:
-    return path.with_suffix(".json")
+    Raises:
+        TargetsUnfit: As ``cache_targets``.
+        ShardDamaged, StorageError: A block of d-pixels cannot be read.
+    """
+    preprocessing = preprocessing_facts(teacher.encoder, group_rows(corpus))
+    named = {
+        shard.name.replace("dpixels", "targets"): Address(
+            teacher.digest, preprocessing_digest(preprocessing), shard.sha256, section.dtype
+        )
+        for shard in corpus.index.shards
+    }
+    collected = collect_targets(
+        *(store, teacher.encoder, corpus),
+        [(address, folder / name) for name, address in named.items()],
+        workers=section.threads,
+    )
+    require_spread(
+        collected.moments,
+        min_effective_rank=section.min_effective_rank,
+        max_dead_share=section.max_dead_share,
+        where=f"the targets of teacher {teacher.digest[:12]}",
+    )
+    entries = dict(zip(named, collected.entries, strict=True))
+    shards = [(replace(entry.shard, name=name), entry.blocks) for name, entry in entries.items()]
+    facts = {"dim": teacher.encoder.dim, "dtype": section.dtype}
+    write_index(folder, "targets", corpus.block_rows, shards, facts)
+    content = describe(teacher, preprocessing, section.dtype, entries)
+    write_json(folder / DIAGNOSTICS, content)
+    return content, collected.cost
 
 
 if __name__ == "__main__":

@@ -9,7 +9,18 @@ import sys
 
 import typer
 
-from tasks.commands import acquisition, archive, embedding, pipeline, promotion, storage, validation
+from tasks.commands import (
+    acquisition,
+    archive,
+    embedding,
+    experiments,
+    pipeline,
+    promotion,
+    runs,
+    storage,
+    targets,
+    validation,
+)
 from tasks.errors import PromotionRefused, TesseraError
 
 app = typer.Typer(
@@ -20,7 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (pipeline, acquisition, archive, embedding, promotion, storage, validation):
+for group in (
+    *(pipeline, acquisition, archive, embedding, experiments, promotion, runs, storage, targets),
+    validation,
+):
     app.add_typer(group.app)
 
 _REFUSED_EXIT = 3

@@ -1,80 +1,179 @@
 """Distil a student: every prefix of its embedding reconstructs the cached teacher target.
 
 The targets are read, never computed, so the compute goes into the student. Each prefix has a linear
-head of its own; the heads are thrown away and the prefixes are what people use.
+head of its own; the heads are thrown away and the prefixes are what people use. What a training
+leaves is the checkpoint that scored best on labelled ground, the early and the late one beside it.
 """
 
 import argparse
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property, reduce
+from operator import add
+from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-from models.architecture import StudentConfig
-from models.checkpoint import checkpoint_config, write_checkpoint
+from models.buckets import ladder
+from models.collective import all_reduce_sum, world_size
+from models.cost import Observations
+from models.diagnostics import diagnose
+from models.distillation import Groups, StudentWithHeads
+from models.encode import Encoder
+from models.encoder import recompute_layers
+from models.hashing import hash_u64, uniform
 from models.initialisation import initialise
-from models.losses import prefix_distillation
-from models.pools import scales
-from models.student import PrefixHeads, Student
+from models.losses import prefix_cosines
+from models.pools import scales as scales_of
+from models.training_cost import StepCost, distillation_cost
 from tasks.errors import ParamsError
 from tasks.packing.normalisation import resolve
 from tasks.params import DistillParams, Params
 from tasks.stage import Stage, run_stage, stage_main
+from tasks.streaming.stream import Part
 from tasks.streaming.windows import Source
-from tasks.training.inputs import Inputs, open_parent, target_inputs, view_inputs
-from tasks.training.launch import JOB, Job, run_training, train_as_worker
+from tasks.training.assessing import rebuilt
+from tasks.training.held_out import HeldOut, read_held_out
+from tasks.training.inputs import (
+    as_groups,
+    full_inputs,
+    full_lengths,
+    micro_batches,
+    open_parent,
+    target_inputs,
+    view_inputs,
+)
+from tasks.training.launch import Job, run_training, train_as_worker
+from tasks.training.launcher import JOB
 from tasks.training.objective import Batch, Objective, Work
+from tasks.training.probe import Probe
+from tasks.training.probing import open_probe, prepare_probe
+from tasks.training.result import Result
 from tasks.workspace import Workspace
 
-
-class StudentWithHeads(nn.Module):
-    """Student and prefix heads as one module, so that one engine shards both."""
-
-    def __init__(self, config: StudentConfig, target_dim: int) -> None:
-        super().__init__()
-        self.student = Student(config)
-        self.heads = PrefixHeads(config.prefixes, target_dim)
-
-    def forward(self, view: Inputs, target: Tensor) -> Tensor:
-        """Return the distillation loss of a batch. Source: TESSERA v2, equation 2."""
-        return prefix_distillation(self.student(*view), self.heads, target)
+_FULL = 0x46554C4C  # keeps the draw of full views apart from those of lengths and rows
 
 
 class StudentObjective:
     """Prefix distillation against cached targets. Source: TESSERA v2, section 5.
 
-    Decision: the student reads a random subset of the observations whose length is drawn each step,
-    while the target was made from all of them; the paper does not say. It makes one student serve
-    sparse and dense years, and costs a fraction of the full series.
+    Decision: the paper does not say what the student reads, while the target was made from all
+    observations. Here each step draws whether it is all of them, in buckets as in use, or a random
+    subset of a drawn length; ``docs/distillation.md`` has the measurement behind the default.
     """
 
     def __init__(self, job: Job, params: DistillParams) -> None:
-        self.params = params
+        self.params, self._work = params, Path(job.work)
         targets = open_parent(job, "cache_targets", "targets")
         self.source = Source(open_parent(job, "pack", "dpixels"), targets)
-        self.scales = scales(resolve(params.normalisation, job.parent("pack")))
-        model = StudentWithHeads(params.students[_size(job.stage)], targets.width)
+        self.normalisation = resolve(params.normalisation, job.parent("pack"))
+        self.scales = scales_of(self.normalisation)
+        self.config = params.students[_size(job.stage)]
+        self.ladder = ladder(params.ladder.step, params.ladder.largest)
+        self.target_dim = targets.width
+        model = self._build()
         initialise(model, params.seed)
+        if params.execution.activation_checkpointing:
+            recompute_layers(model)
         self.module: nn.Module = model
         self.encoder: nn.Module = model.student
 
-    backward_passes = 1
+    @property
+    def backward_passes(self) -> int:
+        """As many as a process has micro-batches."""
+        size = self.params.execution.micro_batch
+        return math.ceil(self.params.batch_size / world_size() / size) if size else 1
 
     def work(self, module: nn.Module, batch: Batch) -> Work:
-        """Return the mean loss of this process's rows."""
-        device = next(module.parameters()).device
-        view = view_inputs(
-            *(batch.parts, 0, batch.view_length, self.scales),
-            dropout=self.params.modality_dropout,
-            device=device,
-        )
-        target = target_inputs(batch.parts, device)
-        loss = module(view, target)
-        return Work(loss.detach(), {"view_length": float(batch.view_length)}, iter([loss]))
+        """Begin a step: the loss is a mean over rows, so its terms are those of micro-batches.
 
-    def assess(self, weights: Mapping[str, Tensor]) -> dict[str, float]:  # noqa: ARG002
-        """Score nothing yet."""
-        return {}
+        Loss and numbers are complete when the terms are used up.
+        """
+        full = self._is_full(batch)
+        loss = torch.zeros((), device=next(module.parameters()).device)
+        numbers = {"view_length": 0.0 if full else float(batch.view_length)}
+        terms = self._terms(module, batch, full, loss, numbers)
+        return Work(loss, numbers, terms, self._cost(batch, full))
+
+    def assess(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
+        """Score the student downstream, and reconstruct held-out targets from full series."""
+        student = rebuilt(self._build, weights, self.device)
+        encoder = Encoder(student.student, self.normalisation, self.ladder)
+        numbers = {} if self._probe is None else self._probe.score(encoder, self.config.prefixes)
+        if (held := self._held_out) is None:
+            return numbers
+        embedding = torch.from_numpy(encoder.encode(held.dpixels)).to(self.device)
+        with torch.no_grad():
+            found = prefix_cosines(
+                embedding, student.heads, target_inputs([held.part], self.device)
+            )
+        cosines = dict(zip(self.config.prefixes, found.mean(1).tolist(), strict=True))
+        numbers |= {f"cosine_{k}": cosine for k, cosine in cosines.items()}
+        return numbers | {"held_out_loss": sum(1 - cosine for cosine in cosines.values())}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return next(self.module.parameters()).device
+
+    @cached_property
+    def _probe(self) -> Probe | None:
+        return open_probe(self._work)
+
+    @cached_property
+    def _held_out(self) -> HeldOut | None:
+        return read_held_out(self.source, self.params)
+
+    def _build(self) -> StudentWithHeads:
+        return StudentWithHeads(self.config, self.target_dim)
+
+    def _is_full(self, batch: Batch) -> bool:
+        """Draw whether the step's views are full; it is the same on every process."""
+        draw = uniform(hash_u64(self.params.seed, _FULL, batch.step))
+        return bool(draw < self.params.full_view_share)
+
+    def _terms(
+        self,
+        module: nn.Module,
+        batch: Batch,
+        full: bool,
+        loss: Tensor,
+        numbers: dict[str, float],
+    ) -> Iterator[Tensor]:
+        """Yield each micro-batch's part of the mean; then fill in the global mean, and the numbers."""
+        seen: list[Tensor] = []
+        for piece in micro_batches(batch.parts, self.params.execution.micro_batch or len(batch)):
+            target = target_inputs(piece, loss.device)
+            mean, embedding = module(*self._views(piece, batch.view_length, full), target)
+            term = mean * (len(target) / len(batch))
+            loss += term.detach()
+            seen.append(embedding)
+            yield term
+        loss.copy_(all_reduce_sum(loss) / world_size())
+        numbers |= diagnose(batch.step, torch.cat(seen))
+
+    def _views(self, parts: list[Part], length: int, full: bool) -> tuple[Groups, Groups]:
+        scales, dropout, device = self.scales, self.params.modality_dropout, self.device
+        if full:
+            return full_inputs(parts, self.ladder, scales, dropout=dropout, device=device)
+        view = view_inputs(parts, 0, length, scales, dropout=dropout, device=device)
+        return as_groups(view)
+
+    def _cost(self, batch: Batch, full: bool) -> StepCost:
+        lengths = np.full((len(batch), 2), batch.view_length)
+        if full:
+            lengths = full_lengths(batch.parts, self.ladder, self.params.modality_dropout)
+        pairs, rows = np.unique(lengths, axis=0, return_counts=True)
+        return reduce(
+            add,
+            (
+                distillation_cost(self.config, self.target_dim, n, Observations(*pair))
+                for pair, n in zip(pairs.tolist(), rows.tolist(), strict=True)
+            ),
+        )
 
 
 def _size(stage: str) -> str:
@@ -99,30 +198,22 @@ def distill(workspace: Workspace, params: Params, size: str) -> None:
 
     def body(stage: Stage) -> None:
         build: type[Objective] = StudentObjective
-        weights, records = run_training("tasks.distill", build, stage, section)
-        config = checkpoint_config(
-            architecture,
-            resolve(section.normalisation, stage.parents["pack"]),
-            ladder_step=section.ladder.step,
-            ladder_largest=section.ladder.largest,
-            provenance={"stage": stage.name, "seed": section.seed, "steps": section.steps},
-        )
-        digest = write_checkpoint(stage.build, weights, config)
-        records.write_curves(stage.build / "curves.csv")
+        prepare_probe(stage, params)
+        _, records = run_training("tasks.distill", build, stage, section)
+        result = Result(stage, section, architecture, records)
+        digest = result.write()
         tags = {"tessera.checkpoint": digest, "kind": "student", "size": size}
         stage.tracker.log_model(stage.build, name=f"student-{size}", tags=tags)
-        stage.counts |= {
-            "parameters": sum(tensor.numel() for tensor in weights.values()),
-            "steps": section.steps,
-            "dpixels_seen": section.steps * section.batch_size,
-        }
+        result.write_aside("early", section.early_step)
+        result.write_aside("late", section.steps)
 
     run_stage(
         f"distill@{size}",
         body,
         workspace=workspace,
         section=section,
-        parents=("pack", "cache_targets"),
+        parents=("ingest", "pack", "cache_targets"),
+        also=params.probe_settings,
     )
 
 

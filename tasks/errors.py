@@ -5,8 +5,10 @@
     |-- DataError              an input is not what its contract says
     |   |-- ValidationFailed   the archive or a shard broke an expectation
     |   |-- DigestMismatch     bytes differ from those that were recorded
-    |   `-- ShardDamaged       a block of a shard is missing, cut short, or has other bytes
+    |   |-- ShardDamaged       a block of a shard is missing, cut short, or has other bytes
+    |   `-- TargetsUnfit       a teacher's embeddings are not finite, or have collapsed
     |-- StageBusy              another process is running the same stage
+    |-- Preempted              the stage was asked to end, and did; run again, it goes on
     |-- StageFailed            a stage run by somebody else ended with an error
     |-- LineageError           a parent is missing or does not fit
     |-- TrackingError        the MLflow store does not answer
@@ -53,8 +55,31 @@ class ShardDamaged(DataError):
     """A block of a shard cannot be read as it was written."""
 
 
+class TargetsUnfit(DataError):
+    """A teacher's embeddings are none, or say too little, to distil from."""
+
+
 class StageBusy(TesseraError):
     """Another process holds the lock of the stage."""
+
+
+class Preempted(TesseraError):
+    """The stage was asked to end and did, with its work saved; time heals it.
+
+    Args:
+        step: Training steps that are done and saved; ``None`` outside a training.
+        where: The stage.
+    """
+
+    def __init__(self, step: int | None = None, *, where: str = "this stage") -> None:
+        self.step = step
+        saved = "" if step is None else f", with {step} steps saved"
+        super().__init__(
+            "the time to finish",
+            found=f"a request to end (SIGTERM){saved}",
+            where=where,
+            mend="Run again: it goes on from there.",
+        )
 
 
 class StageFailed(TesseraError):

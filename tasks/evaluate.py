@@ -3,13 +3,15 @@
 Students are ranked by their composite downstream score at one prefix length, never by a loss.
 Source: TESSERA v2, section 3 (F1): over 395 runs the pretraining loss hardly predicts the score.
 
-All models see the same d-pixels and the same folds. An archive without labels is legal: then the
-largest student is taken, and everything that reads the scores is told that there are none.
+All models see the same d-pixels and the same folds, on ground that selected no checkpoint: the groups
+of the training's probe are left out. An archive without labels is legal: then the largest student is
+taken, and everything that reads the scores is told that there are none.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from tasks.archive import Archive, open_archive
 from tasks.checkpoints import Checkpoint, open_checkpoint
 from tasks.errors import ParamsError
 from tasks.evaluation.features import Extract, embedding_of, features_of, raw_composites
+from tasks.evaluation.ground import survey_ground
 from tasks.evaluation.labels import Task, TaskTooSmall, read_tasks
 from tasks.evaluation.leaderboard import Leaderboard, Standing
 from tasks.evaluation.probes import PROBE, folds_of, probe
@@ -42,7 +45,9 @@ def evaluate(workspace: Workspace, params: Params) -> None:
         }
         _require_prefix(checkpoints, section)
         archive = open_archive(workspace, stage.parents["ingest"])
-        found = read_tasks(archive, section)
+        ground = survey_ground(archive, section.block_px)
+        of_probe = ground.of_probe(params.probe)
+        found = read_tasks(ground, section, ~of_probe)
         tasks = [item for item in found if isinstance(item, Task)]
         skipped = [item for item in found if isinstance(item, TaskTooSmall)]
         sizes = {name: checkpoint.num_parameters for name, checkpoint in checkpoints.items()}
@@ -53,10 +58,21 @@ def evaluate(workspace: Workspace, params: Params) -> None:
             )
             for standing in _score(stage, archive, tasks, checkpoints, section):
                 board.add(standing)
-        _write(stage, board, tasks, skipped, suite=_suite(archive, tasks, section))
+        content = {
+            "suite": _suite(archive, tasks, section),
+            "groups": {"evaluated": int((~of_probe).sum()), "left_to_probe": int(of_probe.sum())},
+        }
+        _write(stage, board, tasks, skipped, content)
 
     parents = ("ingest", "pretrain", *(f"distill@{name}" for name in students))
-    run_stage("evaluate", body, workspace=workspace, section=section, parents=parents)
+    run_stage(
+        "evaluate",
+        body,
+        workspace=workspace,
+        section=section,
+        parents=parents,
+        also={"probe": params.probe.model_dump(mode="json", include={"seed", "share"})},
+    )
 
 
 def _require_prefix(checkpoints: Mapping[str, Checkpoint], section: EvaluateParams) -> None:
@@ -116,12 +132,11 @@ def _write(
     board: Leaderboard,
     tasks: Sequence[Task],
     skipped: Sequence[TaskTooSmall],
-    *,
-    suite: str,
+    common: Mapping[str, Any],
 ) -> None:
     best, reason = board.best()
     content = board.to_json() | {
-        "suite": suite,
+        **common,
         "labels": "scored" if tasks else ("too few" if skipped else "none"),
         "rank_prefix": board.rank_prefix,
         "best": best,
@@ -133,10 +148,16 @@ def _write(
     write_bytes(stage.build / "prefixes.csv", board.prefix_csv().encode())
     write_bytes(stage.build / "leaderboard.md", board.to_markdown(content).encode())
     stage.tracker.log_metrics(board.metric_rows())
-    stage.tracker.set_tags({"tessera.suite": suite, "tessera.best": best})
+    stage.tracker.set_tags({"tessera.suite": common["suite"], "tessera.best": best})
     stage.counts |= {"tasks": len(tasks), "dpixels": sum(len(task.row) for task in tasks)}
     for item in skipped:
         say(f"evaluate: {item.name} is not scored: {item.reason}")
+    groups = common["groups"]
+    stage.counts |= {f"groups_{name}": count for name, count in groups.items()}
+    say(
+        f"evaluate: {groups['evaluated']} groups of labelled ground scored, "
+        f"{groups['left_to_probe']} left to the probe that selected checkpoints"
+    )
     say(f"evaluate: best student {best}: {reason}")
 
 

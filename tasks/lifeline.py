@@ -5,6 +5,9 @@ second run then starts beside it. Two mechanisms close the hole on Linux: the ke
 signal for the direct parent, and a thread that watches the next ancestors by their file descriptors
 when a shell stands between (DVC starts stages through one).
 
+Death is SIGKILL at once, except while a training runs (``asked_first``): it is asked with SIGTERM, and
+has some seconds to save what it has learned. Its lock stays held until it is gone.
+
 ``python -m tasks.lifeline COMMAND...`` ties any command to whoever started it.
 """
 
@@ -14,6 +17,9 @@ import select
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,7 +28,45 @@ _PR_SET_PDEATHSIG = 1
 PARENT = "TESSERA_PARENT"
 """Environment variable with the process id of the parent that is meant."""
 
+GRACE = "TESSERA_GRACE_S"
+"""Environment variable with the seconds between asking a process to end and ending it."""
+
+_DEFAULT_GRACE_S = 30.0  # what Kubernetes and torchrun give as well
+
 _SHELLS = {"sh", "dash", "bash", "zsh", "ksh", "fish"}
+
+
+_watched, _asks_first = threading.Event(), threading.Event()
+
+
+def grace_s() -> float:
+    """Return the seconds that a process has between SIGTERM and SIGKILL.
+
+    Raises:
+        ValueError: ``TESSERA_GRACE_S`` is not a number of seconds.
+    """
+    given = os.environ.get(GRACE, "")
+    try:
+        return float(given) if given else _DEFAULT_GRACE_S
+    except ValueError:
+        raise ValueError(f"{GRACE}: expected seconds, e.g. 120; found {given!r}") from None
+
+
+@contextmanager
+def asked_first() -> Iterator[None]:
+    """Let the runner's end ask this process to end (SIGTERM), and kill it ``grace_s`` later.
+
+    For work that can be saved. Call it in the main thread, whose parent-death signal counts.
+    """
+    _asks_first.set()
+    if _watched.is_set():
+        _die_with_parent_by(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        _asks_first.clear()
+        if _watched.is_set():
+            _die_with_parent_by(signal.SIGKILL)
 
 
 def tie_to_parent() -> None:
@@ -31,8 +75,7 @@ def tie_to_parent() -> None:
     ``TESSERA_PARENT`` names the parent that is meant: it may have ended before this was called.
     """
     parent = int(os.environ.pop(PARENT, os.getppid()))
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _die_with_parent_by(signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -52,6 +95,13 @@ def die_with_runner() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if ancestors and sys.platform == "linux":
         threading.Thread(target=_watch, args=(ancestors,), daemon=True, name="lifeline").start()
+        _watched.set()
+
+
+def _die_with_parent_by(number: signal.Signals) -> None:
+    """Name the signal that the kernel sends to this process when its parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _ancestors_through_shells() -> list[int]:
@@ -80,6 +130,9 @@ def _watch(pids: list[int]) -> None:
         except ProcessLookupError:
             os.kill(os.getpid(), signal.SIGKILL)
     poll.poll()
+    if _asks_first.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace_s())
     os.kill(os.getpid(), signal.SIGKILL)
 
 

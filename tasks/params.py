@@ -4,6 +4,7 @@ Each section belongs to the stage of the same name. Unknown keys are refused, so
 never passes silently, and derived numbers are properties, never second settings.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -130,6 +131,8 @@ class StreamParams(Section):
     """Whether a block that cannot be read ends the run, or is skipped and recorded."""
     max_damaged_share: Share
     """With ``skip``: of all blocks, how many may be damaged before the run ends."""
+    held_out_blocks: Annotated[int, Field(ge=0)]
+    """Last blocks of the corpus that no step reads; the held-out loss is measured on them."""
 
 
 class ExecutionParams(Section):
@@ -196,6 +199,11 @@ class TrainingParams(Section):
     stream: StreamParams
     execution: Annotated[ExecutionParams, Field(exclude=True)]
 
+    @property
+    def kept_steps(self) -> frozenset[int]:
+        """Steps whose weights are part of the result, whatever they score."""
+        return frozenset()
+
     def complete(self) -> dict[str, Any]:
         """Return all settings in plain JSON types, ``execution`` included."""
         execution = self.execution.model_dump(mode="json")
@@ -230,12 +238,53 @@ class PretrainParams(TrainingParams):
     """Prefixes of the embedding that get a Barlow Twins loss of their own. The paper finds that this
     does not order an embedding; it is here as a control experiment and empty otherwise."""
 
+    @model_validator(mode="after")
+    def _pairs_stay_together(self) -> Self:
+        execution = self.execution
+        if execution.replay and (execution.micro_batch < 2 or execution.micro_batch % 2):
+            raise ValueError(
+                f"execution.micro_batch {execution.micro_batch} is no even number of at least 2:"
+                " execution.replay goes through a batch by micro-batches, and mix-up mixes pairs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _prefixes_are_shorter(self) -> Self:
+        if any(k >= self.architecture.repr_dim for k in self.prefix_losses):
+            raise ValueError(
+                f"prefix_losses {self.prefix_losses} are not all shorter than"
+                f" architecture.repr_dim {self.architecture.repr_dim}"
+            )
+        return self
+
 
 class CacheTargetsParams(Section):
-    """One pass of the frozen teacher over all shards."""
+    """One pass of the frozen teacher over all shards.
 
+    What says where the teacher lies, how many threads run, or only opens a gate, changes no byte, so
+    the manifest leaves it out.
+    """
+
+    teacher: Annotated[str, Field(exclude=True)]
+    """Whose embeddings: empty for the pretrained teacher, else a checkpoint folder, a released
+    ``.pt`` file, or ``models:/name@alias``; paths relative to the project or absolute."""
+    teacher_digest: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+    """What such a teacher must hash to: its name alone could mean another one tomorrow."""
+    dtype: Literal["float16", "float32"]
+    """Of the targets on the disk."""
+    device: Literal["cpu", "cuda"]
     max_tokens: Positive
-    threads: Threads
+    threads: Annotated[int, Field(ge=1, le=256, exclude=True)]
+    min_effective_rank: Annotated[float, Field(ge=0, exclude=True)]
+    """Directions that the targets must at least spread over; see ``tasks.targets.spread``."""
+    max_dead_share: Annotated[float, Field(ge=0.0, le=1.0, exclude=True)]
+    """Of the coordinates, how many may be the same for every d-pixel."""
+
+    @model_validator(mode="after")
+    def _digest_of_a_teacher(self) -> Self:
+        if self.teacher_digest and not self.teacher:
+            raise ValueError(f"teacher_digest {self.teacher_digest[:12]} without a teacher")
+        return self
 
 
 class DistillParams(TrainingParams):
@@ -243,6 +292,24 @@ class DistillParams(TrainingParams):
 
     students: dict[str, StudentConfig]
     ladder: LadderParams
+    full_view_share: Share
+    """Of the steps, those in which students read all observations, in buckets as in use; in the
+    others they read a random subset, whose length is drawn from ``view_lengths``."""
+    early_share: Share
+    """Of the steps, those before the early checkpoint; it is taken at the next probe."""
+
+    @property
+    def early_step(self) -> int:
+        """Step of the early checkpoint."""
+        if self.probe_every == 0:
+            return self.steps
+        probes = max(1, math.ceil(self.early_share * self.steps / self.probe_every))
+        return min(self.steps, probes * self.probe_every)
+
+    @property
+    def kept_steps(self) -> frozenset[int]:
+        """The early checkpoint and the last one."""
+        return frozenset({self.early_step, self.steps})
 
 
 class ProbeParams(Section):
@@ -281,6 +348,22 @@ class EvaluateParams(Section):
         return self
 
 
+class ControlsParams(Section):
+    """The control experiments, run on demand; see ``tasks.controls``."""
+
+    size: str
+    """The student of ``distill.students`` that they are about."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    """Of the trainings, each of which is repeated; with ``distill.seed`` the pipeline's student is
+    one of them and is not trained again."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} are not all different")
+        return self
+
+
 class PromoteParams(Section):
     """The gate in front of the staging alias."""
 
@@ -309,8 +392,20 @@ class Params(Section):
     distill: DistillParams
     probe: ProbeParams
     evaluate: EvaluateParams
+    controls: ControlsParams
     promote: PromoteParams
     export: ExportParams
+
+    @property
+    def probe_settings(self) -> dict[str, Any]:
+        """What a training's manifest says of the probe that selects its checkpoint."""
+        own = self.probe.model_dump(mode="json") | {"block_px": self.evaluate.block_px}
+        return {"probe": own}
+
+    @property
+    def probing(self) -> EvaluateParams:
+        """How the probe's tasks are drawn: as the evaluation's, in the probe's sizes."""
+        return self.evaluate.model_copy(update=self.probe.model_dump(exclude={"share"}))
 
 
 def read_params(path: Path) -> Params:

@@ -32,6 +32,92 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+class Line:
+    """One work on its way: a bar in a terminal, a line every few seconds anywhere else.
+
+    Args:
+        label: What is being done, e.g. ``train``.
+        total: All of it, resumed parts included.
+        start: What an earlier run has done.
+        unit: What is counted, e.g. ``steps``.
+        quiet: Say nothing, as all processes of a training but one.
+    """
+
+    def __init__(
+        self, label: str, total: int, *, start: int = 0, unit: str = "", quiet: bool = False
+    ) -> None:
+        self._label, self._total, self._unit, self._quiet = label, total, unit, quiet
+        self._done = self._start = start
+        self._started = self._said = time.monotonic()
+        self._bar = _bar(unit) if sys.stdout.isatty() and not quiet else None
+        if self._bar:
+            self._task = self._bar.add_task(label, total=total, completed=start, note="")
+            self._bar.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return max(time.monotonic() - self._started, 1e-9)
+
+    def skip(self, count: int) -> None:
+        """Count what needed no work, so that it does not make the rest look fast."""
+        self._start, self._done = self._start + count, self._done + count
+
+    def skip_to(self, done: int) -> None:
+        """Count all up to this place, whatever became of it."""
+        self.skip(max(0, done - self._done))
+
+    def advance(self, count: int, note: str = "") -> None:
+        """Count what was done, and show it with a remark."""
+        self.show(self._done + count, note)
+
+    def show(self, done: int, note: str = "") -> None:
+        """Show how far the work is, with a remark; it may have gone back."""
+        self._done = done
+        if self._bar:
+            self._bar.update(self._task, completed=done, note=note)
+        elif not self._quiet and self._is_time():
+            self._said = time.monotonic()
+            counted = f"{self._label}: {done:,}/{self._total:,} {self._unit}".rstrip()
+            say("  ".join(part for part in (counted, note, self._left()) if part))
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar:
+            self._bar.stop()
+
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._said > _LINE_EVERY_S or self._done == self._total
+
+    def _left(self) -> str:
+        done = self._done - self._start
+        if done <= 0 or self._done >= self._total:
+            return ""
+        return f"{self.seconds / done * (self._total - self._done):,.0f} s left"
+
+
+def _bar(unit: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit} {{task.fields[note]}}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(file=sys.stdout),
+    )
+
+
 def track(
     items: Iterable[Item], *, label: str, total: int, start: int = 0, unit: str = ""
 ) -> Iterator[Item]:
@@ -44,37 +130,10 @@ def track(
         start: Steps that an earlier run has done.
         unit: What a step is, e.g. ``tiles``.
     """
-    if sys.stdout.isatty():
-        yield from _bar(items, label=label, total=total, start=start, unit=unit)
-    else:
-        yield from _lines(items, label=label, total=total, start=start, unit=unit)
-
-
-def _bar(items: Iterable[Item], *, label: str, total: int, start: int, unit: str) -> Iterator[Item]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(file=sys.stdout)) as progress:
-        task = progress.add_task(label, total=total, completed=start)
+    with Line(label, total, start=start, unit=unit) as line:
         for item in items:
             yield item
-            progress.advance(task)
-
-
-def _lines(
-    items: Iterable[Item], *, label: str, total: int, start: int, unit: str
-) -> Iterator[Item]:
-    said = time.monotonic()
-    for done, item in enumerate(items, start=start + 1):
-        yield item
-        now = time.monotonic()
-        if now - said > _LINE_EVERY_S or done == total:
-            say(f"{label}: {done}/{total} {unit}".rstrip())
-            said = now
+            line.advance(1)
 
 
 class Meter:
@@ -86,18 +145,13 @@ class Meter:
     """
 
     def __init__(self, label: str, total: int) -> None:
-        self._label, self._total = label, total
-        self._done = self.dpixels = self.tokens = 0
-        self._started = self._said = time.monotonic()
-        self._bar = _rate_bar() if sys.stdout.isatty() else None
-        if self._bar:
-            self._task = self._bar.add_task(label, total=total, rates="")
-            self._bar.start()
+        self._line = Line(label, total, unit="d-pixels")
+        self.dpixels = self.tokens = 0
 
     @property
     def seconds(self) -> float:
         """Time since the start."""
-        return max(time.monotonic() - self._started, 1e-9)
+        return self._line.seconds
 
     @property
     def rates(self) -> str:
@@ -106,42 +160,20 @@ class Meter:
 
     def skip(self, dpixels: int) -> None:
         """Count d-pixels that need no work."""
-        self._done += dpixels
+        self._line.skip(dpixels)
 
     def skip_to(self, done: int) -> None:
         """Count d-pixels up to this place in the whole work, whatever became of them."""
-        self._done = max(self._done, done)
+        self._line.skip_to(done)
 
     def advance(self, dpixels: int, tokens: int) -> None:
         """Count d-pixels that were encoded, and their observations."""
-        self._done, self.dpixels, self.tokens = (
-            self._done + dpixels,
-            self.dpixels + dpixels,
-            self.tokens + tokens,
-        )
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, rates=self.rates)
-        elif time.monotonic() - self._said > _LINE_EVERY_S:
-            self._said = time.monotonic()
-            left = self.seconds / self.dpixels * max(0, self._total - self._done)
-            done = f"{self._done:,}/{self._total:,} d-pixels"
-            say(f"{self._label}: {done}  {self.rates}  {left:,.0f} s left")
+        self.dpixels, self.tokens = self.dpixels + dpixels, self.tokens + tokens
+        self._line.advance(dpixels, self.rates)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self._bar:
-            self._bar.stop()
-
-
-def _rate_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("d-pixels {task.fields[rates]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(file=sys.stdout),
-    )
+        self._line.close()
 
 
 class ByteMeter:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 SCORES = "scores.json"
+CHECKPOINTS = "checkpoints.json"
+"""Scores of the checkpoints of a training, in its output folder; see ``tasks.training.result``."""
 TEACHER = "teacher"
 """Name of the teacher among the scored models."""
 COMPOSITES = "composites"
@@ -21,7 +23,8 @@ def read_scores(folder: Path) -> dict[str, Any]:
     Returns:
         ``tasks`` (a row per task, model and dim: score, ci_low, ci_high, raw, n_train, n_test, ...),
         ``composite`` and ``composite_ci`` (by model and dim), ``suite``, ``rank_prefix``, ``labels``
-        (``scored``, ``none`` or ``too few``), ``best``, ``reason``, ``parameters``, ``skipped``.
+        (``scored``, ``none`` or ``too few``), ``best``, ``reason``, ``parameters``, ``skipped``,
+        ``groups`` (``evaluated``, and ``left_to_probe``, which selected the checkpoints).
     """
     content: dict[str, Any] = json.loads((folder / SCORES).read_text())
     return content

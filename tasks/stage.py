@@ -15,7 +15,6 @@ The stage's own code is a function ``body(stage)`` that fills ``stage.build``.
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from tasks.lifeline import die_with_runner
 from tasks.lock import only_writer
 from tasks.manifest import MANIFEST, Manifest, describe_files, digest_of, read_manifest
 from tasks.params import Params, read_params
+from tasks.preempted import ends_on_request, leave_with
 from tasks.progress import say
 from tasks.provenance import write_provenance
 from tasks.tracking import Tracker, track_stage
@@ -57,13 +57,15 @@ class Stage:
     """The MLflow run of this execution."""
     counts: dict[str, float] = field(default_factory=dict)
     """What was made, for the manifest."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What differs between two equal runs (rates, what was re-used), for the provenance."""
 
 
 def stage_main(run: Callable[[Workspace, Params], None]) -> None:
     """Run a stage as a program: settings in, message and exit code out.
 
-    A user's error is printed in one line and exits with 1; anything else is a defect of ours and
-    keeps its traceback.
+    A user's error is printed in one line and exits with 1, a request to end with 75, which means
+    "again"; anything else is a defect of ours and keeps its traceback.
     """
     die_with_runner()
     workspace = find_workspace()
@@ -71,7 +73,7 @@ def stage_main(run: Callable[[Workspace, Params], None]) -> None:
     try:
         run(workspace, read_params(workspace.params))
     except (TesseraError, ValueError) as error:
-        sys.exit(f"tessera: {type(error).__name__}: {error}")
+        leave_with(error)
 
 
 def run_stage(
@@ -82,6 +84,7 @@ def run_stage(
     section: BaseModel,
     parents: tuple[str, ...] = (),
     inputs: Mapping[str, str] | None = None,
+    also: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Execute a stage under the contract of this module.
 
@@ -92,20 +95,23 @@ def run_stage(
         section: The stage's resolved parameters.
         parents: Stages whose outputs the body reads; the last one is the main parent.
         inputs: Digests of inputs that no stage made, by name.
+        also: Settings of other sections that the bytes depend on, in plain JSON types.
 
     Returns:
         The manifest of the finished output.
 
     Raises:
         StageBusy: The lock was not free within a day.
+        Preempted: The process was asked to end (SIGTERM).
         LineageError: A parent is not complete.
         DigestMismatch: A parent's bytes differ from its manifest.
     """
     final = workspace.output(name)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with only_writer(final) as waited:
+    settings = section.model_dump(mode="json") | dict(also or {})
+    with ends_on_request(workspace, name), only_writer(final) as waited:
         folders = {parent: workspace.output(parent) for parent in parents}
-        plan = _plan(name, workspace, section, folders, dict(inputs or {}))
+        plan = _plan(name, workspace, settings, folders, dict(inputs or {}))
         if waited and (done := _finished_by_another(final, plan)):
             say(f"{name}: already made by the run that held the lock")
             return done
@@ -125,7 +131,7 @@ def _finished_by_another(final: Path, plan: Manifest) -> Manifest | None:
 def _plan(
     name: str,
     workspace: Workspace,
-    section: BaseModel,
+    settings: dict[str, Any],
     folders: dict[str, Path],
     inputs: dict[str, str],
 ) -> Manifest:
@@ -135,7 +141,7 @@ def _plan(
     digests = {parent: digest_of(folder) for parent, folder in folders.items()} | inputs
     facts: dict[str, Any] = {
         "stage": name,
-        "params": section.model_dump(mode="json"),
+        "params": settings,
         "parents": digests,
         "code": code_digest(workspace, name),
         "lock": lock_digest(workspace),
@@ -167,6 +173,7 @@ def _execute(
             "wall_s": round(time.monotonic() - started, 3),
             "resumed": resumed,
             "mlflow_run": tracker.run_id,
+            **stage.measured,
         }
         write_provenance(workspace, manifest, provenance)
         swap_folder(build, final)

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tasks.errors import LineageError, TrackingError
+from tasks.errors import LineageError, Preempted, TrackingError
 from tasks.manifest import MANIFEST, Manifest
 from tasks.workspace import QUIET, Workspace
 
@@ -46,6 +46,10 @@ _BATCH = 900
 _DIGEST_CHARS = 36  # MLflow's limit for a dataset digest
 _PARAM_CHARS = 6000  # its limit for one parameter
 
+MACHINE = "system/"
+"""Beginning of the names of what was measured of the machine; MLflow shows it on its own page."""
+EXECUTION_TAG = "tessera.execution"
+"""Settings of how a training was carried out, as JSON."""
 CHECKPOINT_TAG = "tessera.checkpoint"
 """Digest of the weights and their configuration; whoever loads a version holds it against them."""
 
@@ -59,18 +63,26 @@ class Tracker:
     experiment_id: str
     models_in: Mapping[str, str]
     """MLflow model of each parent stage that made one, by stage."""
+    prefix: str = ""
+    """Put before the name of every number: which of several trainings of the stage it is of."""
 
     def log_metrics(self, rows: Sequence[Mapping[str, float]], *, step_key: str = "step") -> None:
         """Log rows of named numbers, each with its step, in few requests."""
         now = int(time() * 1000)
         metrics = [
-            Metric(name, float(value), now, int(row.get(step_key, 0)))
+            Metric(self.prefix + name, float(value), now, int(row.get(step_key, 0)))
             for row in rows
             for name, value in row.items()
             if name != step_key
         ]
         for start in range(0, len(metrics), _BATCH):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+
+    def log_speed(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Log measurements of the machine by step; MLflow shows them on a page of their own."""
+        self.log_metrics(
+            [{n if n == "step" else MACHINE + n: v for n, v in row.items()} for row in rows]
+        )
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Attach a file to the run."""
@@ -105,18 +117,21 @@ class Tracker:
 
 @contextmanager
 def track_stage(workspace: Workspace, plan: Manifest) -> Iterator[Tracker]:
-    """Open the run of a stage execution; it ends as FINISHED or FAILED with the block.
+    """Open the run of a stage execution; it ends with the block.
 
-    Runs of the same stage of this workspace that are still open are dead (the caller holds the
-    stage's lock) and are closed as KILLED.
+    It ends as FINISHED or FAILED, or as KILLED if it was asked to end or interrupted. Runs
+    of the same stage of this workspace that are still open are dead (the caller holds the stage's
+    lock) and are closed as KILLED.
     """
     client = open_client(workspace)
     experiment = experiment_id(client, workspace)
-    mine = f"tags.tessera.stage = '{plan.stage}' and tags.tessera.workspace = '{_here(workspace)}'"
+    mine = (
+        f"tags.tessera.stage = '{plan.stage}' and tags.tessera.workspace = '{name_of(workspace)}'"
+    )
     for dead in _find(client, experiment, mine, status="RUNNING"):
         client.set_terminated(dead.info.run_id, "KILLED")
     parents = {name: _run_of(client, experiment, digest) for name, digest in plan.parents.items()}
-    tags = _tags(plan, parents) | {"tessera.workspace": _here(workspace)}
+    tags = _tags(plan, parents) | {"tessera.workspace": name_of(workspace)}
     run = client.create_run(experiment, run_name=plan.stage, tags=tags)
     tracker = Tracker(
         client,
@@ -131,9 +146,14 @@ def track_stage(workspace: Workspace, plan: Manifest) -> Iterator[Tracker]:
         yield tracker
     except BaseException as error:
         tracker.set_tags({"tessera.error": str(error)[:_PARAM_CHARS]})
-        client.set_terminated(run.info.run_id, "FAILED")
+        client.set_terminated(run.info.run_id, "FAILED" if _is_failure(error) else "KILLED")
         raise
     client.set_terminated(run.info.run_id, "FINISHED")
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Return whether a stage that ended by ``error`` failed, and was not just asked to end."""
+    return isinstance(error, Exception) and not isinstance(error, Preempted)
 
 
 def open_client(workspace: Workspace) -> MlflowClient:
@@ -202,7 +222,7 @@ def _tags(plan: Manifest, parents: Mapping[str, Any]) -> dict[str, str]:
     return tags | ({"mlflow.note.content": f"Made from {', '.join(links)}."} if links else {})
 
 
-def _here(workspace: Workspace) -> str:
+def name_of(workspace: Workspace) -> str:
     """Name this workspace among those that share a store."""
     return f"{gethostname()}:{workspace.root}"
 

@@ -73,6 +73,15 @@ class Workspace:
         """
         return os.environ.get("TESSERA_SHARDS", "").rstrip("/")
 
+    @property
+    def target_store(self) -> Path:
+        """Targets by content, for every run that needs them again: ``TESSERA_TARGETS``, if set.
+
+        A folder on a larger disk, or one that several projects share; relative to the project. Targets
+        have the same bytes from anywhere, so it is no parameter.
+        """
+        return self.root / (os.environ.get("TESSERA_TARGETS") or self.state / "targets")
+
     def output(self, stage: str) -> Path:
         """Folder of a stage's output; ``distill@N`` is ``artifacts/distill/N``."""
         return self.artifacts.joinpath(*stage.split("@"))

@@ -61,4 +61,6 @@ def write_target_corpus(
             part = slice(at, at + block_rows)
             writer.add(encode_targets(pixel_id[part], targets[part], schema))
         shards = [(writer.finish(), writer.blocks)]
-    write_index(folder, "targets", block_rows, shards, {"dim": targets.shape[1]})
+    write_index(
+        folder, "targets", block_rows, shards, {"dim": targets.shape[1], "dtype": "float16"}
+    )

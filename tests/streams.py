@@ -26,6 +26,7 @@ def write_small(folder: Path) -> DPixels:
 def settings(**changes: Any) -> PretrainParams:
     section = read_params(_REPOSITORY / "params.yaml").pretrain.complete()
     stream = {"lanes": 8, "window_blocks": 2, "on_damage": "stop", "max_damaged_share": 0.0}
+    stream["held_out_blocks"] = 0
     stream |= {name: changes.pop(name) for name in list(changes) if name in stream}
     execution = section["execution"]
     execution |= {name: changes.pop(name) for name in list(changes) if name in execution}

@@ -64,6 +64,7 @@ class Toy:
                 "DVC_NO_ANALYTICS": "1",
                 "DVC_SITE_CACHE_DIR": str(self.root / ".tessera" / "dvc-site"),
                 "DO_NOT_TRACK": "true",
+                "TESSERA_GRACE_S": "5",  # for what does not end when it is asked
                 "PYTHONWARNINGS": "default",
                 "NO_COLOR": "1",
                 "COLUMNS": "200",

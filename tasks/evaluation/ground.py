@@ -5,6 +5,9 @@ all tiles, years and labels. So a group has the same number in every task, nothi
 learns about a piece of ground is a secret of another, and a bootstrap can draw the groups of all
 tasks jointly.
 
+A share of the groups is set apart for the probe that ranks checkpoints while a training runs. A score
+must not be reported on ground that chose the model.
+
 A pixel without any observation carries no evidence: no model has an embedding for it.
 """
 
@@ -15,12 +18,15 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from models.hashing import hash_u64, uniform
 from tasks.archive import Archive
 from tasks.errors import DataError
+from tasks.params import ProbeParams
 from tasks.tiles import Array, read_label_raster
 
 GROUP_LABEL = "parcel"
 """The raster that says what a group is; it is no task."""
+_APART = 0x50524F42  # keeps the draw of the probe's groups apart from that of its d-pixels
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -35,7 +41,8 @@ class Ground:
     place: tuple[int, ...]
     """Per tile: number of its piece of ground, the same in every year."""
     usable: tuple[Flags, ...]
-    """Per tile (H, W): inside the tile's region, and observed at least once by any sensor."""
+    """Per tile (H, W): inside the tile's region, and observed at least once by any sensor. A tile
+    without labels is not looked at and has none."""
     names: Ints
     """Parcel and block numbers that occur at labelled pixels, rising."""
     number: Ints
@@ -45,6 +52,16 @@ class Ground:
         """Return the groups of labelled pixels (flat indices) of a tile."""
         names = _names(self.archive, index, self.place[index], self.block_px)[rows]
         return np.asarray(self.number[np.searchsorted(self.names, names)])
+
+    def of_probe(self, probe: ProbeParams) -> Flags:
+        """Return, for each group, whether it belongs to the probe and not to the evaluation.
+
+        Drawn by hash of its smallest name, so that a parcel does not change sides when tiles or
+        labels are added to the archive.
+        """
+        smallest = np.full(int(self.number.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(smallest, self.number, self.names)
+        return np.asarray(uniform(hash_u64(probe.seed, _APART, smallest)) < probe.share)
 
 
 def survey_ground(archive: Archive, block_px: int) -> Ground:
@@ -58,12 +75,15 @@ def survey_ground(archive: Archive, block_px: int) -> Ground:
         block_px: Side of the blocks that stand for parcels where there are none, in pixels.
     """
     usable = tuple(
-        tile.region & archive.observed(index) for index, tile in enumerate(archive.tiles)
+        tile.region & archive.observed(index) if entry.labels else np.zeros(tile.shape, bool)
+        for index, (entry, tile) in enumerate(
+            zip(archive.catalogue.entries, archive.tiles, strict=True)
+        )
     )
     place = _places(archive)
     links = [
         _links_of(archive, number, np.flatnonzero(place == number).tolist(), usable, block_px)
-        for number in range(int(place.max()) + 1)
+        for number in range(int(place.max(initial=-1)) + 1)
     ]
     pairs = np.unique(np.concatenate([np.zeros((0, 2), np.int64), *links]), axis=0)
     names, at = np.unique(pairs, return_inverse=True)

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.hashing import hash_u64
-from tasks.archive import Archive
 from tasks.errors import DataError
-from tasks.evaluation.ground import GROUP_LABEL, Ground, Ints, read_label, survey_ground
+from tasks.evaluation.ground import GROUP_LABEL, Flags, Ground, Ints, read_label
 from tasks.params import EvaluateParams
 from tasks.tiles import Array
 
@@ -84,25 +83,25 @@ class TaskTooSmall:
     reason: str
 
 
-def read_tasks(archive: Archive, section: EvaluateParams) -> list[Task | TaskTooSmall]:
+def read_tasks(
+    ground: Ground, section: EvaluateParams, groups: Flags | None = None
+) -> list[Task | TaskTooSmall]:
     """Make one task of each label of the archive, each on a drawn set of observed d-pixels.
 
     Args:
-        archive: The archive, open.
+        ground: The archive's, surveyed.
         section: Sizes of the drawn sets and of the folds.
+        groups: Which groups may be drawn from; all if not given.
 
     Raises:
         DataError: A label raster is not of the shape of its tile, or has negative codes.
         DigestMismatch: A label or a tile changed since the archive was ingested.
     """
-    names = [name for name in archive.catalogue.label_names() if name != GROUP_LABEL]
-    if not names:
-        return []
-    ground = survey_ground(archive, section.block_px)
-    return [_draw(_read_task(ground, name, section), section) for name in names]
+    names = [name for name in ground.archive.catalogue.label_names() if name != GROUP_LABEL]
+    return [_draw(_read_task(ground, name, section, groups), section) for name in names]
 
 
-def _read_task(ground: Ground, name: str, section: EvaluateParams) -> Task:
+def _read_task(ground: Ground, name: str, section: EvaluateParams, groups: Flags | None) -> Task:
     """Collect every labelled pixel with an observation of every tile."""
     parts: list[tuple[Array, ...]] = []
     for index in range(len(ground.archive.catalogue)):
@@ -111,8 +110,10 @@ def _read_task(ground: Ground, name: str, section: EvaluateParams) -> Task:
             continue
         values, known = label
         row = np.flatnonzero(known & ground.usable[index])
-        at = np.full(len(row), index)
-        parts.append((at, row, ground.groups(index, row), values.ravel()[row]))
+        group = ground.groups(index, row)
+        if groups is not None:
+            row, group = row[groups[group]], group[groups[group]]
+        parts.append((np.full(len(row), index), row, group, values.ravel()[row]))
     if len({values.dtype.kind == "f" for *_, values in parts}) > 1:
         raise DataError(
             "integers (classes) in every tile, or floats (a quantity) in every tile",

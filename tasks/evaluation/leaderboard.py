@@ -172,7 +172,12 @@ class Leaderboard:
                 total = f"{composites[model][dim]:.3f} {_span(*intervals[model][dim])}"
                 cells = " | ".join(scores[task] for task in tasks)
                 lines.append(f"| {model} | {dim} | {total} | {cells} |")
-        return "\n".join([*lines, "", f"Suite {content['suite'][:12]}, 95 % intervals.", ""])
+        groups = content["groups"]
+        ground = (
+            f"Suite {content['suite'][:12]}, 95 % intervals. {groups['evaluated']} groups of labelled"
+            f" ground; {groups['left_to_probe']} others selected the checkpoints and are left out."
+        )
+        return "\n".join([*lines, "", ground, ""])
 
     def _grouped(self) -> dict[str, dict[int, list[Standing]]]:
         grouped: dict[str, dict[int, list[Standing]]] = {}

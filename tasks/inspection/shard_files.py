@@ -17,7 +17,7 @@ import pyarrow.ipc
 from models.dpixel import DPixels
 from tasks.errors import DataError, DigestMismatch
 from tasks.shards.index import BLOCKS, INDEX, Index, parse_index
-from tasks.shards.rows import DPIXEL_SCHEMA, decode_dpixels, target_schema
+from tasks.shards.rows import DPIXEL_SCHEMA, TARGET_DTYPES, decode_dpixels, target_schema
 
 DPIXELS = "d-pixel shard"
 TARGETS = "target shard"
@@ -45,8 +45,10 @@ def kind_of(schema: Any) -> str | None:
     if schema.equals(DPIXEL_SCHEMA):
         return DPIXELS
     kind: Any = schema.field("target").type if "target" in schema.names else None
-    is_list = pa.types.is_fixed_size_list(kind) if kind is not None else False
-    return TARGETS if is_list and schema.equals(target_schema(kind.list_size)) else None
+    if kind is None or not pa.types.is_fixed_size_list(kind):
+        return None
+    known = (target_schema(kind.list_size, dtype) for dtype in TARGET_DTYPES)
+    return TARGETS if any(schema.equals(one) for one in known) else None
 
 
 def is_corpus(path: Path) -> bool:

@@ -3,7 +3,7 @@
 The one idea: a chart is text. Equal numbers give equal bytes, it is crisp at any zoom, it can be
 read aloud (title and description), and colours are classes that the page's style sheet defines.
 
-It deliberately draws one kind of chart.
+It deliberately draws one kind of chart; ``tasks.reporting.scatter`` draws the other.
 """
 
 import math
@@ -46,13 +46,13 @@ def line_chart(
     xs = sorted({x for line in curves for x, _ in line.points}) or [0.0, 1.0]
     ys = [y for line in lines for _, y in line.points]
     ys += [edge for line in lines for span in line.spans for edge in span]
-    frame = _Frame.around(xs, ys, log_x=log_x)
+    frame = Frame.around(xs, ys, log_x=log_x)
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
         f"<title>{escape(title)}</title>",
-        _axes(frame, xs if log_x else _ticks(frame.x0, frame.x1), x_label, y_label),
+        axes(frame, xs if log_x else ticks(frame.x0, frame.x1), x_label, y_label),
         *(_draw(frame, line, place, len(curves)) for place, line in enumerate(lines)),
-        _labels(frame, lines),
+        labels(frame, [(line.points[-1][1], line.label, line.style) for line in lines]),
         "</svg>",
     ]
     return "".join(parts)
@@ -66,7 +66,7 @@ def thin(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ..
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class Frame:
     """Data ranges and their places on the paper."""
 
     x0: float
@@ -76,11 +76,13 @@ class _Frame:
     log_x: bool
 
     @staticmethod
-    def around(xs: Sequence[float], ys: Sequence[float], *, log_x: bool) -> "_Frame":
-        ticks = _ticks(min(ys), max(ys))
-        return _Frame(min(xs), max(xs), min(*ticks, *ys), max(*ticks, *ys), log_x)
+    def around(xs: Sequence[float], ys: Sequence[float], *, log_x: bool = False) -> "Frame":
+        """Fit a frame around values; round numbers above and below them are inside."""
+        marks = ticks(min(ys), max(ys))
+        return Frame(min(xs), max(xs), min(*marks, *ys), max(*marks, *ys), log_x)
 
     def x(self, value: float) -> float:
+        """Return where a value lies from the left."""
         scale = math.log2 if self.log_x else float
         low, high = scale(self.x0), scale(self.x1)
         share = (scale(value) - low) / (high - low) if high > low else 0.5
@@ -88,11 +90,12 @@ class _Frame:
         return _LEFT + inset + share * (WIDTH - _LEFT - _RIGHT - 2 * inset)
 
     def y(self, value: float) -> float:
+        """Return where a value lies from the top."""
         share = (value - self.y0) / (self.y1 - self.y0) if self.y1 > self.y0 else 0.5
         return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Return round numbers that span a range."""
     raw = (high - low or abs(high) or 1.0) / _TICKS
     power = 10.0 ** math.floor(math.log10(raw))
@@ -101,10 +104,11 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(n * step, 10) for n in range(first, max(last, first + 1) + 1)]
 
 
-def _axes(frame: _Frame, x_ticks: Sequence[float], x_label: str, y_label: str) -> str:
+def axes(frame: Frame, x_ticks: Sequence[float], x_label: str, y_label: str) -> str:
+    """Draw grid, numbers and names of both axes."""
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
     parts = []
-    for tick in _ticks(frame.y0, frame.y1):
+    for tick in ticks(frame.y0, frame.y1):
         if not frame.y0 <= tick <= frame.y1:
             continue
         y = frame.y(tick)
@@ -122,7 +126,7 @@ def _axes(frame: _Frame, x_ticks: Sequence[float], x_label: str, y_label: str) -
     return "".join(parts)
 
 
-def _draw(frame: _Frame, line: Line, place: int, num_curves: int) -> str:
+def _draw(frame: Frame, line: Line, place: int, num_curves: int) -> str:
     if len(line.points) == 1:
         y = frame.y(line.points[0][1])
         return f'<path class="level {line.style}" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>'
@@ -137,9 +141,9 @@ def _draw(frame: _Frame, line: Line, place: int, num_curves: int) -> str:
     return "".join(parts)
 
 
-def _labels(frame: _Frame, lines: Sequence[Line]) -> str:
-    """Name each line at its right end, moved apart where they would overlap."""
-    wanted = sorted((frame.y(line.points[-1][1]), line.label, line.style) for line in lines)
+def labels(frame: Frame, lines: Sequence[tuple[float, str, str]]) -> str:
+    """Write (height, label, style) at the right edge, moved apart where they would overlap."""
+    wanted = sorted((frame.y(y), label, style) for y, label, style in lines)
     parts, floor = [], float(_TOP)
     room = HEIGHT - _BOTTOM - 15 * len(wanted)
     for number, (y, label, style) in enumerate(wanted):

@@ -17,8 +17,9 @@ from markupsafe import Markup
 
 from tasks.manifest import Manifest
 from tasks.reporting.charts import Line, line_chart, thin
+from tasks.reporting.checkpoints import Training, checkpoint_facts
 from tasks.reporting.lineage import lineage_drawing, short
-from tasks.scores import COMPOSITES, TEACHER, read_scores
+from tasks.scores import CHECKPOINTS, COMPOSITES, TEACHER, read_scores
 
 Facts = dict[str, Any]
 _SECTIONS = (
@@ -66,19 +67,26 @@ def page_facts(run: Run) -> Facts:
         run.read_json("validate", "verdict.json"),
     )
     product = run.read_json("export", "product.json")
-    return {
-        "sections": _SECTIONS,
-        "lead": _lead(run, product),
-        "chips": [*_chips(scores, verdict, product), _corpus(run.read_json("pack", "index.json"))],
-        "best": scores["best"],
-        "reason": scores["reason"],
-        "lineage": Markup(lineage_drawing(run.manifests, run.digests)),  # noqa: S704 - escapes its texts
-        "curves": _curves(run),
-        "validation": _validation(verdict),
-        "artifacts": [_artifact(run, stage) for stage in run.folders],
-        "files_shown": _FILES_SHOWN,
-        "pins": _pins(run),
-    } | _scores(run, scores)
+    return (
+        {
+            "sections": _SECTIONS,
+            "lead": _lead(run, product),
+            "chips": [
+                *_chips(scores, verdict, product),
+                _corpus(run.read_json("pack", "index.json")),
+            ],
+            "best": scores["best"],
+            "reason": scores["reason"],
+            "lineage": Markup(lineage_drawing(run.manifests, run.digests)),  # noqa: S704 - escapes its texts
+            "curves": _curves(run),
+            "validation": _validation(verdict),
+            "artifacts": [_artifact(run, stage) for stage in run.folders],
+            "files_shown": _FILES_SHOWN,
+            "pins": _pins(run),
+        }
+        | _scores(run, scores)
+        | _choices(run)
+    )
 
 
 def _lead(run: Run, product: Facts) -> str:
@@ -136,6 +144,7 @@ def _scores(run: Run, scores: Facts) -> Facts:
         empty = {"score_chart": "", "tasks": [], "score_rows": [], "no_scores": why}
         return empty | {"skipped": scores["skipped"]}
     return {
+        "groups": scores["groups"],
         "score_chart": Markup(_score_chart(run, scores)),  # noqa: S704 - escapes its texts
         "tasks": _tasks(scores),
         "score_rows": _score_rows(scores),
@@ -215,6 +224,13 @@ def _curves(run: Run) -> list[tuple[str, Markup]]:
         )
         for caption, lines in charts
     ]
+
+
+def _choices(run: Run) -> Facts:
+    stages = [(TEACHER, "ct", "pretrain")]
+    colours = zip(run.students, _COLOURS * 9, strict=False)
+    stages += [(name, colour, f"distill@{name}") for name, colour in colours]
+    return checkpoint_facts([Training(n, c, run.read_json(s, CHECKPOINTS)) for n, c, s in stages])
 
 
 def _curve(folder: Path) -> tuple[tuple[float, float], ...]:

@@ -19,6 +19,9 @@ from tasks.workspace import Workspace
 Graph = Mapping[str, tuple[str, ...]]
 """Upstream stages of each stage, in an order in which they can run."""
 
+ON_DEMAND = frozenset({"controls"})
+"""Stages that are run by a command of their own, and are no part of the pipeline."""
+
 BUSY = "is busy, it is being blocked by"
 """What DVC says when a file that it needs is being written by another DVC process."""
 
@@ -29,7 +32,8 @@ _NODE = re.compile(r'^"(?P<name>[^"]+)";$')
 def stages(workspace: Workspace) -> dict[str, tuple[str, ...]]:
     """Return ``{stage: upstream stages}`` in topological order, matrix items as ``distill@N``.
 
-    Pinned files such as ``data.dvc`` are inputs, not stages, and are left out.
+    Left out are pinned files such as ``data.dvc``, which are inputs, and stages on demand, which are
+    no part of a run.
 
     Raises:
         ParamsError: DVC cannot read ``dvc.yaml`` or what it refers to.
@@ -121,6 +125,8 @@ def share_out(names: Iterable[str], sections: Mapping[str, Sequence[str]]) -> di
 def outdated(workspace: Workspace, targets: Iterable[str] = ()) -> list[str]:
     """Return the stages and pinned files that are not up to date; empty means nothing is to do.
 
+    Stages on demand count only where they are named.
+
     Args:
         workspace: The project.
         targets: Stages to look at; all of them, and the pinned files, when empty.
@@ -131,7 +137,7 @@ def outdated(workspace: Workspace, targets: Iterable[str] = ()) -> list[str]:
     """
     answer = run_dvc(workspace, "--wait-for-lock", "status", "--json", *targets)
     found: dict[str, object] = json.loads(answer or "{}")
-    return list(found)
+    return [name for name in found if targets or name not in ON_DEMAND]
 
 
 def run_dvc(workspace: Workspace, *arguments: str) -> str:
@@ -168,4 +174,4 @@ def run_dvc(workspace: Workspace, *arguments: str) -> str:
 
 
 def _is_stage(name: str) -> bool:
-    return Path(name).suffix != ".dvc"
+    return Path(name).suffix != ".dvc" and name not in ON_DEMAND

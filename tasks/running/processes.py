@@ -15,8 +15,7 @@ from typing import IO
 
 import psutil
 
-GRACE_S = 10.0
-"""Seconds between asking a process to end (SIGTERM) and ending it (SIGKILL)."""
+from tasks.lifeline import grace_s as default_grace_s
 
 
 def start(
@@ -52,17 +51,17 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def end(pid: int, *, grace_s: float = GRACE_S) -> None:
+def end(pid: int, *, grace_s: float | None = None) -> None:
     """End a group's leader, its group and all descendants; returns when none of them is left.
 
     Args:
         pid: Process id of the leader, which is also the id of its group.
-        grace_s: Seconds before SIGTERM is followed by SIGKILL.
+        grace_s: Seconds before SIGTERM is followed by SIGKILL; ``TESSERA_GRACE_S`` by default.
     """
     _end(lambda: _members(pid), grace_s)
 
 
-def end_marked(name: str, value: str, *, grace_s: float = GRACE_S) -> None:
+def end_marked(name: str, value: str, *, grace_s: float | None = None) -> None:
     """End every process that carries a mark in its environment; returns when none is left.
 
     Unlike a group, a mark is inherited by whatever a process starts, also in a session of its own
@@ -101,7 +100,8 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def _end(find: Callable[[], list[psutil.Process]], grace_s: float) -> None:
+def _end(find: Callable[[], list[psutil.Process]], given_s: float | None) -> None:
+    grace_s = default_grace_s() if given_s is None else given_s
     members = find()
     _signal(members, signal.SIGTERM)
     _, alive = psutil.wait_procs(members, timeout=grace_s)

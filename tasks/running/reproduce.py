@@ -6,14 +6,17 @@ it comes, and says which of the three it was. The promotion gate is run the same
 no DVC stage: what it changes is the registry, not a file.
 """
 
+import json
+import signal
 import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tasks.errors import LineageError, StageBusy, StageFailed
+from tasks.errors import LineageError, Preempted, StageBusy, StageFailed
 from tasks.manifest import digest_of
+from tasks.preempted import mark_of
 from tasks.running import processes
 from tasks.running.graph import BUSY
 from tasks.running.journal import RUN_MARK, Journal, Receipt, Status
@@ -53,10 +56,14 @@ def reproduce(
 
     Raises:
         StageBusy: Another process is writing a file that the stage needs; time heals it.
-        StageFailed: The stage ended with an error; carries the stage's own message.
+        Preempted: The stage was asked to end, by somebody who did not end the run; as well.
+        StageFailed: The stage ended with an error; carries the stage's own message. Or the run was
+            ended.
     """
     options = ["--single-item", *(["--force"] if force else [])]
     command = processes.python("dvc", "--wait-for-lock", "repro", *options, stage)
+    mark = mark_of(journal.workspace, stage)
+    mark.unlink(missing_ok=True)
     started = time.monotonic()
     code, lines = _supervise(journal, stage, command, say)
     seconds = round(time.monotonic() - started, 2)
@@ -70,6 +77,10 @@ def reproduce(
             where=stage,
             mend="It is tried again; another door is running a stage that it needs.",
         )
+    if mark.exists() or _was_terminated(code, lines):
+        journal.check_open(stage)  # it was the run that was ended, stages and all
+        step = json.loads(mark.read_text())["step"] if mark.exists() else None
+        raise Preempted(step, where=stage)
     raise _failure(journal, stage, code, lines, seconds)
 
 
@@ -114,6 +125,12 @@ def _supervise(
         finally:
             # Reached by a cancellation too, which arrives as an exception in this very loop.
             processes.end(child.pid)
+
+
+def _was_terminated(code: int, lines: list[str]) -> bool:
+    """Return whether SIGTERM ended DVC, or a stage that was too young to leave a mark."""
+    ends = tuple(f", exited with {code}" for code in (-signal.SIGTERM, 128 + signal.SIGTERM))
+    return code == -signal.SIGTERM or any(line.endswith(ends) for line in lines)
 
 
 def _status(lines: list[str]) -> Status:

@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from models.dpixel import DPixels
-from tasks.shards.rows import DPIXEL_SCHEMA, decode_dpixels, decode_targets, target_schema
+from tasks.shards.rows import (
+    DPIXEL_SCHEMA,
+    TargetDtype,
+    Targets,
+    decode_dpixels,
+    decode_targets,
+    target_schema,
+)
 
 
 def read_dpixels(content: Any) -> DPixels:
@@ -25,14 +32,14 @@ def read_dpixels(content: Any) -> DPixels:
 
 
 def read_targets(
-    content: Any, width: int
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float16]]:
+    content: Any, width: int, dtype: TargetDtype = "float16"
+) -> tuple[npt.NDArray[np.uint64], Targets]:
     """Return pixel ids and targets (rows, ``width``) of a block, views of its bytes.
 
     Raises:
-        ValueError: The bytes are no record batch of targets of this width.
+        ValueError: The bytes are no record batch of targets of this width and number format.
     """
-    return decode_targets(_batch(content, target_schema(width)))
+    return decode_targets(_batch(content, target_schema(width, dtype)))
 
 
 def _batch(content: Any, schema: pa.Schema) -> pa.RecordBatch:

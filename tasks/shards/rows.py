@@ -4,7 +4,7 @@ A row of a d-pixel shard is a ragged d-pixel: for each sensor the list of its va
 time order, no padding and no mask. Row i of a target corpus belongs to row i of its d-pixel corpus.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -87,13 +87,23 @@ def _series(lists: pa.ListArray, num_bands: int) -> Series:
     return Series(flat.reshape(-1, num_bands), doys, offsets)
 
 
-def target_schema(width: int) -> pa.Schema:
-    """Return the schema of a target shard: ``width`` half-precision numbers a row.
+TargetDtype = Literal["float16", "float32"]
+"""Number formats of targets on the disk."""
 
-    Decision: half precision. Targets have mean 0 and variance 1 over their coordinates, and only
-    their direction enters the loss; half the bytes of a cache of billions of rows is worth 1e-3.
+TARGET_DTYPES: dict[TargetDtype, pa.DataType] = {"float16": pa.float16(), "float32": pa.float32()}
+"""The same as Arrow types."""
+
+Targets = npt.NDArray[np.floating[Any]]
+"""Targets (rows, d_T) in one of them."""
+
+
+def target_schema(width: int, dtype: TargetDtype = "float16") -> pa.Schema:
+    """Return the schema of a target shard: ``width`` numbers a row.
+
+    Decision: half precision unless asked. Targets have mean 0 and variance 1 over their coordinates,
+    and only their direction enters the loss; half the bytes of billions of rows is worth 1e-3.
     """
-    target = pa.list_(pa.field("coordinate", pa.float16(), nullable=False), width)
+    target = pa.list_(pa.field("coordinate", TARGET_DTYPES[dtype], nullable=False), width)
     return pa.schema(
         [
             pa.field("pixel_id", pa.uint64(), nullable=False),
@@ -105,16 +115,16 @@ def target_schema(width: int) -> pa.Schema:
 def encode_targets(
     pixel_id: npt.NDArray[np.uint64], targets: npt.NDArray[Any], schema: pa.Schema
 ) -> pa.RecordBatch:
-    """Return targets (rows, d_T) as one record batch; NaN where the teacher has no embedding."""
-    half = np.ascontiguousarray(targets, dtype=np.float16).reshape(-1)
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(half), type=schema.field("target").type)
+    """Return targets (rows, d_T) as one record batch, rounded to the number format of the schema."""
+    kind = schema.field("target").type
+    dtype = kind.value_type.to_pandas_dtype()
+    flat = np.ascontiguousarray(targets, dtype=dtype).reshape(-1)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind)
     return pa.RecordBatch.from_arrays([pa.array(pixel_id), lists], schema=schema)
 
 
-def decode_targets(
-    batch: pa.RecordBatch,
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float16]]:
-    """Return pixel ids and float16 targets (rows, d_T), views of the batch's memory."""
+def decode_targets(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.uint64], Targets]:
+    """Return pixel ids and targets (rows, d_T), views of the batch's memory."""
     lists = batch.column("target")
     flat = lists.values.to_numpy(zero_copy_only=True)
     ids = batch.column("pixel_id").to_numpy(zero_copy_only=True)

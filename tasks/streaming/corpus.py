@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from tasks.errors import DataError, LineageError, ShardDamaged
 from tasks.files import sha256_of
 from tasks.shards.index import BLOCKS, INDEX, Index, parse_index
 from tasks.shards.reader import read_dpixels, read_targets
+from tasks.shards.rows import TARGET_DTYPES, TargetDtype, Targets
 from tasks.streaming.stores import Damaged, Store, open_store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.arrow")
@@ -50,6 +51,17 @@ class Corpus:
         """Blocks of the whole corpus."""
         return self.index.num_blocks
 
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the digests of all blocks: equal content has an equal one, wherever it lies."""
+        return sha256(b"".join(self._table["sha256"].to_pylist())).hexdigest()
+
+    def rows_before(self, held_out: int) -> int:
+        """Return how many rows lie before the last ``held_out`` blocks."""
+        if held_out == 0:
+            return len(self)
+        return max(0, self.num_blocks - held_out) * self.block_rows
+
     def dpixels(self, number: int) -> DPixels:
         """Return a block of d-pixels; its arrays are views of the store's memory.
 
@@ -59,16 +71,23 @@ class Corpus:
         """
         return self._decoded(number, read_dpixels, len)
 
-    def targets(self, number: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float16]]:
+    def targets(self, number: int) -> tuple[npt.NDArray[np.uint64], Targets]:
         """Return pixel ids and targets of a block. Raises as ``dpixels``."""
         return self._decoded(
-            number, lambda content: read_targets(content, self.width), lambda found: len(found[0])
+            number,
+            lambda content: read_targets(content, self.width, self.dtype),
+            lambda found: len(found[0]),
         )
 
     @property
     def width(self) -> int:
         """Numbers of a target."""
         return int(self.index.facts["dim"])
+
+    @property
+    def dtype(self) -> TargetDtype:
+        """Number format of a target."""
+        return cast(TargetDtype, self.index.facts["dtype"])
 
     def blocks_of(self, shard: int) -> range:
         """Return the numbers of a shard's blocks."""
@@ -191,6 +210,8 @@ def _require_consistent(index: Index, table: dict[str, Any], kind: str, where: s
         ),
         "the number of coordinates of a target": kind != "targets"
         or (type(width := index.facts.get("dim")) is int and width > 0),
+        f"targets in one of {', '.join(TARGET_DTYPES)}": kind != "targets"
+        or index.facts.get("dtype") in list(TARGET_DTYPES),
     }
     if all(facts.values()):
         begin, length, rows = (table[name] for name in ("offset", "length", "rows"))

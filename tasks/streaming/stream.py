@@ -128,14 +128,15 @@ def open_stream(
             where="training",
             mend="Change stream.lanes in params.yaml, or the number of processes.",
         )
-    if params.batch_size > len(corpus):
+    rows = corpus.rows_before(chosen.held_out_blocks)
+    if params.batch_size > rows:
         raise DataError(
             f"at least one batch of {params.batch_size} d-pixels",
-            found=f"{len(corpus)} in the shards",
+            found=f"{rows} in the shards, without {chosen.held_out_blocks} blocks held out",
             where="training",
-            mend="Lower batch_size in params.yaml, or pack a larger archive.",
+            mend="Lower batch_size or stream.held_out_blocks in params.yaml, or pack a larger archive.",
         )
-    shape = (len(corpus), corpus.block_rows, chosen.lanes, chosen.window_blocks)
+    shape = (rows, corpus.block_rows, chosen.lanes, chosen.window_blocks)
     order = Order(*shape, seed=params.seed)
     own = chosen.lanes // world
     lanes = np.arange(rank * own, (rank + 1) * own)

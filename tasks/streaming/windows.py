@@ -20,13 +20,13 @@ from models.hashing import hash_u64
 from models.order import Order, Window
 from models.pools import Pool, pool_s1, pool_s2
 from tasks.errors import LineageError, ShardDamaged
+from tasks.shards.rows import Targets
 from tasks.streaming.corpus import Corpus
 from tasks.streaming.damage import Damage
 
 _INSTEAD, _TRIES = 0x494E5354, 30  # with half of all blocks damaged, one try in 10**9 fails
 
 Rows = npt.NDArray[np.int64]
-Targets = npt.NDArray[np.float16]
 Read = tuple[DPixels, Targets | None]
 
 
@@ -43,6 +43,12 @@ class Source:
         a, b = self.dpixels, self.targets
         if (len(a), a.block_rows) != (len(b), b.block_rows):
             raise _other_rows(f"{len(b)} rows in blocks of {b.block_rows}", b.store.where)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that is streamed, by content."""
+        corpora = (self.dpixels, self.targets)
+        return "-".join(corpus.fingerprint for corpus in corpora if corpus is not None)
 
     def read(self, block: int) -> Read:
         """Return a block, and its targets, which must be of the same pixels.
@@ -171,7 +177,7 @@ class Windows:
         processes, and drawn, so that a whole missing shard is not replaced by its neighbour. A
         short last block never stands in: its few rows would have to be repeated.
         """
-        whole = max(1, len(self._source.dpixels) // self._order.block_rows)
+        whole = max(1, self._order.rows // self._order.block_rows)
         for candidate in hash_u64(_INSTEAD, block, np.arange(_TRIES)) % np.uint64(whole):
             try:
                 return self._source.read(int(candidate))

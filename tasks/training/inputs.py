@@ -4,13 +4,16 @@ What is hidden, and which observations a view holds, follows from each row's see
 view is the same on whichever process it falls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.buckets import bucket_of
+from models.distillation import Group
 from models.hashing import hash_u64
 from models.pools import Pool, Scale
 from models.views import draw_view, drop_modality
@@ -54,6 +57,86 @@ def view_inputs(
     return s2_values, s2_doy, s1_values, s1_doy
 
 
+def full_inputs(
+    parts: Sequence[Part],
+    ladder: tuple[int, ...],
+    scales: Scales,
+    *,
+    dropout: float,
+    device: torch.device,
+) -> tuple[list[Group], list[Group]]:
+    """Give each row all of its observations, in the buckets of a ladder, as in use.
+
+    A row with more than the largest bucket gives a random subset of that size.
+
+    Args:
+        parts: The rows.
+        ladder: Lengths of the buckets, rising.
+        scales: Statistics that the observations are normalised with.
+        dropout: Chance of hiding Sentinel-2, and equally Sentinel-1.
+        device: Where the model is.
+
+    Returns:
+        The groups of Sentinel-2 and of Sentinel-1, one or more a bucket. A sensor that is absent or
+        hidden is one zero token.
+    """
+    s2: list[Group] = []
+    s1: list[Group] = []
+    first = 0
+    for part in parts:
+        seeds, slots = hash_u64(part.seeds, 0), full_lengths([part], ladder, dropout)
+        for sensor, groups in enumerate((s2, s1)):
+            pool = (part.held.s2, part.held.s1)[sensor]
+            drawn = hash_u64(seeds, (_S2, _S1)[sensor])
+            for length in np.unique(slots[:, sensor]).tolist():
+                own = np.flatnonzero(slots[:, sensor] == length)
+                view = draw_view(pool, part.at[own], max(1, length), drawn[own], scales[sensor])
+                if not length:  # rows that are hidden have observations
+                    for array in view:
+                        array[:] = 0.0
+                rows, values, days = (torch.from_numpy(a).to(device) for a in (own + first, *view))
+                groups.append((rows, values, days))
+        first += len(part.at)
+    return s2, s1
+
+
+def full_lengths(
+    parts: Sequence[Part], ladder: tuple[int, ...], dropout: float
+) -> npt.NDArray[np.int64]:
+    """Return (rows, 2): the slots of each sensor in ``full_inputs``, 0 where absent or hidden."""
+    found = []
+    for part in parts:
+        hidden = _hidden(part, hash_u64(part.seeds, 0), dropout)
+        counts = [pool.counts[part.at].sum(axis=1) for pool in (part.held.s2, part.held.s1)]
+        seen = [np.where(h, 0, count) for h, count in zip(hidden, counts, strict=True)]
+        found.append(np.stack([bucket_of(count, ladder) for count in seen], axis=1))
+    return np.concatenate(found)
+
+
+def as_groups(view: Inputs) -> tuple[list[Group], list[Group]]:
+    """Return a view of one length as groups: one a sensor."""
+    s2_values, s2_doy, s1_values, s1_doy = view
+    rows = torch.arange(len(s2_values), device=s2_values.device)
+    return [(rows, s2_values, s2_doy)], [(rows, s1_values, s1_doy)]
+
+
+def micro_batches(parts: Sequence[Part], size: int) -> Iterator[list[Part]]:
+    """Cut a batch into pieces of ``size`` rows, in their order; the last one has what is left."""
+    piece: list[Part] = []
+    room = size
+    for part in parts:
+        at = 0
+        while at < len(part.at):
+            taken = slice(at, at + room)
+            piece.append(replace(part, at=part.at[taken], seeds=part.seeds[taken]))
+            at, room = at + room, room - len(piece[-1].at)
+            if not room:
+                yield piece
+                piece, room = [], size
+    if piece:
+        yield piece
+
+
 def target_inputs(parts: Sequence[Part], device: torch.device) -> Tensor:
     """Return the cached targets (rows, d_T) of a batch, float32."""
     targets = [part.held.targets[part.at] for part in parts if part.held.targets is not None]
@@ -68,15 +151,23 @@ def open_parent(job: Job, name: str, kind: str) -> Corpus:
 def _draw(part: Part, view: int, length: int, scales: Scales, dropout: float) -> Arrays:
     seeds = hash_u64(part.seeds, view)
     s2, s1 = part.held.s2, part.held.s1
-    hide_s2, hide_s1 = drop_modality(
-        hash_u64(seeds, _HIDE), dropout, has_s2=_has(s2, part.at), has_s1=_has(s1, part.at)
-    )
+    hide_s2, hide_s1 = _hidden(part, seeds, dropout)
     s2_view = draw_view(s2, part.at, length, hash_u64(seeds, _S2), scales[0])
     s1_view = draw_view(s1, part.at, length, hash_u64(seeds, _S1), scales[1])
     for view_arrays, hidden in ((s2_view, hide_s2), (s1_view, hide_s1)):
         for array in view_arrays:
             array[hidden] = 0.0
     return *s2_view, *s1_view
+
+
+def _hidden(
+    part: Part, seeds: npt.NDArray[np.uint64], dropout: float
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Decide for which rows Sentinel-2, and for which Sentinel-1, is hidden."""
+    s2, s1 = part.held.s2, part.held.s1
+    return drop_modality(
+        hash_u64(seeds, _HIDE), dropout, has_s2=_has(s2, part.at), has_s1=_has(s1, part.at)
+    )
 
 
 def _has(pool: Pool, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -1,36 +1,39 @@
-"""Run a training here, or in as many processes as the parameters ask for.
+"""Run a training here, or in as many processes as the parameters or the site's launcher ask for.
 
-One process needs no launcher. More are started by ``torchrun`` as the stage's own module; each
-rebuilds the objective from ``job.json``, so nothing is pickled, and process 0 leaves the weights as
-safetensors. They die with the stage.
+One process needs no launcher. More run the stage's own module; each rebuilds the objective from
+``job.json``, so nothing is pickled, and process 0 leaves the weights as safetensors. They die with
+the stage, which is asked to end before it is killed, so that the training can save itself.
 """
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.errors import StageFailed, TesseraError
+from tasks.errors import Preempted, StageFailed, TesseraError
 from tasks.files import write_json
-from tasks.lifeline import PARENT, die_with_runner
+from tasks.lifeline import asked_first, die_with_runner
 from tasks.params import TrainingParams
+from tasks.preempted import when_asked
 from tasks.stage import Stage
 from tasks.streaming.damage import SKIP, read_skipped
+from tasks.tracking import EXECUTION_TAG
+from tasks.training.devices import share_of_devices
+from tasks.training.launcher import JOB, LAUNCHER, STOPPED, attend, published, request_of, start
+from tasks.training.metering import SPEED, summarise
 from tasks.training.objective import Objective
-from tasks.training.records import Recorder
+from tasks.training.records import Record, Recorder
+from tasks.training.selection import open_selection
 from tasks.training.trainer import train
+from tasks.workspace import Workspace
 
-JOB = "TESSERA_JOB"
-"""Environment variable that names ``job.json`` to a process of ``torchrun``."""
-_POLL_S = 2.0
 _WEIGHTS = "weights.safetensors"
 
 AnyParams = TypeVar("AnyParams", bound=TrainingParams)
@@ -65,7 +68,7 @@ def run_training(
     """Train to the end under a running stage.
 
     Args:
-        module_name: The stage's module, which ``torchrun`` runs in each process.
+        module_name: The stage's module, which a launcher runs in each process.
         build: Makes the objective.
         stage: The running stage.
         params: Its training parameters.
@@ -76,17 +79,34 @@ def run_training(
 
     Raises:
         StageFailed: A training process ended with an error.
+        Preempted: The training was asked to end, and has saved a checkpoint.
     """
     parents = {name: str(folder) for name, folder in stage.parents.items()}
     where = (str(stage.work), stage.workspace.shards)
     job = Job(stage.name, params.complete(), parents, *where)
-    recorder = Recorder(stage.work / "records.jsonl", stage.tracker.log_metrics)
-    if params.execution.processes == 1:
-        weights = train(build(job, params), params, stage.work, recorder)
-    else:
-        _torchrun(module_name, job, params.execution.processes, recorder)
-        weights = load_file(stage.work / _WEIGHTS)
-    recorder.flush()
+    speed = Recorder(stage.work / SPEED, stage.tracker.log_speed)
+
+    def send(records: list[Record]) -> None:
+        stage.tracker.log_metrics(records)
+        speed.flush()
+
+    recorder = Recorder(stage.work / "records.jsonl", send)
+    execution = params.execution.model_dump_json()
+    stage.tracker.set_tags({EXECUTION_TAG: execution})
+    request_of(stage.work).unlink(missing_ok=True)
+    processes = params.execution.processes
+    try:
+        with asked_first(), share_of_devices(stage.workspace, stage.name, processes):
+            if processes == 1 and LAUNCHER not in os.environ:
+                selection = open_selection(stage.work, params)
+                weights = train(build(job, params), params, stage.work, recorder, selection)
+            else:
+                weights = _train_elsewhere(module_name, job, processes, stage.workspace, recorder)
+    finally:
+        recorder.flush()
+        speed.flush()
+    stage.measured["training"] = total = summarise(speed.read())
+    stage.tracker.log_metrics([{f"speed.{name}": value for name, value in total.items()}])
     if params.stream.on_damage == SKIP:
         skipped = read_skipped(stage.work.glob("skipped-*.jsonl"))
         write_json(stage.build / "skipped_blocks.json", skipped)
@@ -94,26 +114,36 @@ def run_training(
     return weights, recorder
 
 
-def _torchrun(module_name: str, job: Job, processes: int, recorder: Recorder) -> None:
-    path = Path(job.work) / "job.json"
-    write_json(path, asdict(job))
-    command = [
-        *(sys.executable, "-m", "tasks.lifeline", sys.executable, "-m", "torch.distributed.run"),
-        *("--standalone", f"--nproc-per-node={processes}", "--module", module_name),
-    ]
-    # The processes are tied to the launcher, not to DVC.
-    inherited = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
-    environment = inherited | {JOB: str(path), "TESSERA_TIED": "1", PARENT: str(os.getpid())}
-    process = subprocess.Popen(command, env=environment)
-    while True:
-        try:
-            code = process.wait(_POLL_S)
-            break
-        except subprocess.TimeoutExpired:
-            recorder.flush()
+def _train_elsewhere(
+    module_name: str, job: Job, processes: int, workspace: Workspace, recorder: Recorder
+) -> dict[str, Tensor]:
+    """Train in processes of their own; one that ended before is not started again."""
+    work = Path(job.work)
+    if not (work / _WEIGHTS).exists():
+        write_json(work / "job.json", asdict(job))
+        (work / STOPPED).unlink(missing_ok=True)
+        with published(workspace, job.stage, work / "job.json") as (attempt, beat):
+            process = start(module_name, work / "job.json", attempt, processes)
+
+            def meanwhile() -> None:
+                beat.touch()
+                recorder.flush()
+
+            code, asked = attend(process, work, meanwhile)
+        _check(job, code, asked)
+    return load_file(work / _WEIGHTS)
+
+
+def _check(job: Job, code: int, asked: bool) -> None:
+    """Say how a training ended that did not reach its end."""
+    stopped = Path(job.work) / STOPPED
+    if stopped.exists():
+        raise Preempted(json.loads(stopped.read_text())["step"], where=job.stage)
+    if code and asked:
+        raise Preempted(where=job.stage)  # before the first step, or after the last
     if code:
         raise StageFailed(
-            f"{processes} training processes to finish",
+            "the training processes to finish",
             found=f"exit code {code}",
             where=job.stage,
             mend="The first error above says why; running again resumes at the last checkpoint.",
@@ -123,19 +153,35 @@ def _torchrun(module_name: str, job: Job, processes: int, recorder: Recorder) ->
 def train_as_worker(
     build: Callable[[Job, AnyParams], Objective], params_type: type[AnyParams]
 ) -> None:
-    """Be one process of a training that ``torchrun`` started; a user's error becomes one line."""
+    """Be one process of a training that a launcher started; a user's error becomes one line."""
     die_with_runner()
     job = Job(**json.loads(Path(os.environ[JOB]).read_text()))
     params = params_type.model_validate(job.params)
     work = Path(job.work)
     try:
-        weights = train(build(job, params), params, work, Recorder(work / "records.jsonl"))
+        # Before and after the loop, which listens for itself.
+        with when_asked(request_of(work).touch):
+            records, selection = Recorder(work / "records.jsonl"), open_selection(work, params)
+            weights = train(build(job, params), params, work, records, selection)
+    except Preempted as request:
+        if dist.get_rank() == 0:
+            write_json(work / STOPPED, {"step": request.step})
+        _leave_together()
     except TesseraError as error:
         sys.exit(f"tessera: {type(error).__name__}: {error}")
     if dist.get_rank() == 0:
         aside = work / f".{_WEIGHTS}.part"
         save_file(weights, aside)
         aside.replace(work / _WEIGHTS)
+    _leave_together()
+
+
+def _leave_together() -> NoReturn:
+    """End this process well, when all have come this far.
+
+    A training that was asked to end leaves with 0 too: ``torchrun`` would report another code as a
+    crash, and kill the processes that are still on their way out.
+    """
     dist.barrier()
     dist.destroy_process_group()
     sys.stdout.flush()

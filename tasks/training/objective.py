@@ -12,6 +12,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from models.training_cost import StepCost
 from tasks.streaming.stream import Part
 from tasks.streaming.windows import Source
 
@@ -21,6 +22,7 @@ class Batch:
     """The rows of one step that this process works on."""
 
     step: int
+    """Number of the batch: that of the step, as long as no batches were passed over."""
     parts: list[Part]
     """The rows, each with its observations and the seed of its draws."""
     view_length: int
@@ -36,12 +38,15 @@ class Work:
     """A step of an objective on this process."""
 
     loss: Tensor
-    """The loss over the global batch, detached; equal on every process."""
+    """The loss over the global batch, detached; equal on every process. It and the numbers are
+    complete when the terms are used up."""
     numbers: Mapping[str, float]
     """What is recorded beside it; equal on every process."""
     terms: Iterator[Tensor]
     """Scalars whose gradients add up to that of the loss, each made when it is asked for. There are
     as many as ``Objective.backward_passes`` says."""
+    cost: StepCost
+    """What the step takes on this process, backward included."""
 
 
 class Objective(Protocol):
@@ -52,18 +57,32 @@ class Objective(Protocol):
     encoder: nn.Module
     source: Source
     """The corpus."""
-    backward_passes: int
-    """Scalars that a step is differentiated in; equal on every process."""
+
+    @property
+    def backward_passes(self) -> int:
+        """Scalars that a step is differentiated in; equal on every process, and at every step."""
+        ...
 
     def work(self, module: nn.Module, batch: Batch) -> Work:
         """Begin a step; ``module`` is the engine's form of ``self.module``."""
         ...
 
     def assess(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        """Score the encoder with these weights downstream; called on process 0 alone.
+        """Score the encoder downstream; called on process 0 alone.
+
+        Args:
+            weights: Of the whole module.
 
         Returns:
             Numbers to record. ``probe``, where there is one, ranks the checkpoints: higher is
             better. Empty where nothing is labelled.
         """
         ...
+
+
+def encoder_part(objective: Objective, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the encoder's weights, under its own names, of those of the whole module."""
+    parts = objective.module.named_modules()
+    name = next(name for name, part in parts if part is objective.encoder)
+    begin = f"{name}." if name else ""
+    return {key.removeprefix(begin): t for key, t in weights.items() if key.startswith(begin)}

@@ -27,7 +27,7 @@ class Recorder:
     def __init__(self, path: Path, sink: Callable[[list[Record]], None] | None = None) -> None:
         self.path = path
         self._sink = sink
-        self._sent = 0
+        self._sent: list[Record] = []
         self._waiting = 0
 
     def rewind(self, step: int) -> None:
@@ -49,9 +49,12 @@ class Recorder:
         if self._sink is None:
             return
         rows = self.read()
-        if fresh := rows[self._sent :]:
+        # A run that went back has other rows now where it had some before.
+        pairs = zip(rows, self._sent, strict=False)
+        same = next((at for at, (a, b) in enumerate(pairs) if a != b), len(self._sent))
+        if fresh := rows[same:]:
             self._sink(fresh)
-        self._sent = len(rows)
+        self._sent = rows
 
     def read(self) -> list[Record]:
         """Return all whole records; a line that a crash cut short is left out."""

@@ -26,9 +26,9 @@ def finished(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_every_stage_is_complete_and_points_to_its_parents(finished: Workspace) -> None:
     parents_of = {
         "pack": ["ingest", "validate"],
-        "pretrain": ["pack"],
+        "pretrain": ["ingest", "pack"],
         "cache_targets": ["pack", "pretrain"],
-        "distill@N": ["cache_targets", "pack"],
+        "distill@N": ["cache_targets", "ingest", "pack"],
         "export": ["distill@L", "distill@M", "distill@N", "distill@S", "evaluate", "ingest"],
     }
     for stage, parents in parents_of.items():

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 STAGES = (
     *("ingest", "validate", "pack", "pretrain", "cache_targets", "distill@N"),
-    *("evaluate", "export", "report"),
+    *("evaluate", "controls", "export", "report"),
 )
 
 
@@ -33,7 +33,8 @@ def test_killed_stage_is_finished_by_a_rerun_with_the_same_bytes(
     writes = (finished_project.with_name("writes") / stage).read_text().splitlines()
     # A run that resumes has fewer writes, so each kill starts from nothing.
     for at in kill_points(writes):
-        shutil.rmtree(project / ".tessera" / "work", ignore_errors=True)
+        for state in ("work", "targets"):
+            shutil.rmtree(project / ".tessera" / state, ignore_errors=True)
         printed = repro(
             *(project, "-s", "-f", stage),
             code=255,

@@ -119,6 +119,9 @@ def make_models(workspace: Workspace) -> None:
             )
             write_checkpoint(stage.build, model.state_dict(), config)
             (stage.build / "curves.csv").write_text("step,loss\n0,3.0\n1,2.5\n2,2.25\n")
+            rows = [{"step": 3, "selected": 1, "loss": 2.25, "probe": 0.5, "probe_error": 0.1}]
+            facts = {"loss": "loss", "n": 1, "pearson": None, "spearman": None, "reason": "step 3"}
+            (stage.build / "checkpoints.json").write_text(json.dumps(facts | {"candidates": rows}))
 
         return fill
 
@@ -198,6 +201,10 @@ def test_chain_from_students_to_page(workspace: Workspace) -> None:
     report(workspace, params)
     page = (workspace.output("report") / "index.html").read_text()
     assert "Best student" in page
+    assert "downstream score of the probe against training loss" in page
+    groups = scores["groups"]
+    assert min(groups.values()) > 0
+    assert f"{groups['evaluated']} parcels" in page
     assert digest_of(workspace.output("export")) in page
     assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', page) == []
     assert not re.search(r"https?://|@import|url\(", page)

@@ -15,6 +15,8 @@ COMMANDS = (
     "promote",
     "registry",
     "models",
+    "targets",
+    "runs",
     "package",
     "verify",
 )

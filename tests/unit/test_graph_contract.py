@@ -13,7 +13,8 @@ STAGES = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 REPORTING = {
     *("tasks", "models", "tasks.errors", "tasks.lifeline", "tasks.lock"),
     *("tasks.params", "tasks.progress", "tasks.provenance", "tasks.tracking"),
-    "tasks.workspace",
+    *("tasks.workspace", "models.cost", "models.training_cost", "tasks.training.collapse"),
+    *("tasks.training.events", "tasks.training.metering", "tasks.training.watch"),
 }
 """Modules that cannot change an output's bytes: they report, find folders, or hand over settings
 (which DVC compares value by value). A reworded message must not retrain a teacher."""
@@ -77,7 +78,10 @@ def test_each_heavy_library_has_one_importer() -> None:
     parquet = {"tasks.points", "tasks.stac.point_tables"}
     formats = arrow | parquet | {"tasks.inspection.shard_files"}
     assert graph.find_modules_that_directly_import("pyarrow") == formats
-    pictures = {"tasks.reporting.maps", "tasks.inspection.drawing"}
+    pictures = {
+        *("tasks.controlling.picture", "tasks.inspection.drawing"),
+        *("tasks.reporting.maps", "tasks.reporting.overlay"),
+    }
     assert graph.find_modules_that_directly_import("matplotlib") == pictures
     importers = graph.find_modules_that_directly_import("prefect")
     assert importers

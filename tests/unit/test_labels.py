@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.archive import Archive
 from tasks.errors import DataError
-from tasks.evaluation.ground import place_of
+from tasks.evaluation.ground import place_of, survey_ground
 from tasks.evaluation.labels import Task, TaskTooSmall, read_tasks
 from tasks.evaluation.probes import folds_of
 from tasks.ingest import Catalogue, make_catalogue
@@ -68,9 +68,13 @@ def parcels_of(side: int) -> NDArray[np.uint16]:
     return np.asarray(number.reshape(12, 12), np.uint16)
 
 
+def tasks_of(archive: Archive) -> list[Task | TaskTooSmall]:
+    return read_tasks(survey_ground(archive, SECTION.block_px), SECTION)
+
+
 def only_task(archive: Archive, section: EvaluateParams) -> Task:
     """Return the one task of an archive with one label."""
-    (task,) = read_tasks(archive, section)
+    (task,) = read_tasks(survey_ground(archive, section.block_px), section)
     assert isinstance(task, Task)
     return task
 
@@ -107,7 +111,7 @@ def test_few_groups_take_fewer_folds_and_one_group_is_not_scored(tmp_path: Path)
     two = np.where(parcels_of(6) > 0, 1 + parcels_of(6) % 2, 0).astype(np.uint16)
     flat = np.ones((12, 12), np.float32)
     labels: Labels = {(2018, "crop"): two, (2018, "height"): flat, (2018, "parcel"): parcels_of(6)}
-    crop, height = read_tasks(write_archive(tmp_path, labels), SECTION)
+    crop, height = tasks_of(write_archive(tmp_path, labels))
     assert isinstance(crop, Task)
     assert crop.folds == 2
     assert isinstance(height, TaskTooSmall)
@@ -165,7 +169,7 @@ def test_negative_class_code_is_refused_by_name_unless_it_is_nodata(tmp_path: Pa
     crop[0, 0] = -1
     labels: Labels = {(2018, "crop"): crop}
     with pytest.raises(DataError, match=r"_crop\.tif: expected class codes.*found -1"):
-        read_tasks(write_archive(tmp_path / "bare", labels), SECTION)
+        tasks_of(write_archive(tmp_path / "bare", labels))
     declared = write_archive(tmp_path / "declared", labels, nodata_of={"crop": -1})
     assert only_task(declared, SECTION).classes == (1, 2)
 
@@ -176,7 +180,7 @@ def test_label_of_classes_in_one_year_and_a_quantity_in_the_other_is_refused(
     codes = np.ones((12, 12), np.uint8)
     labels: Labels = {(2018, "crop"): codes, (2019, "crop"): codes.astype(np.float32)}
     with pytest.raises(DataError, match=r"label crop: expected integers .* found both"):
-        read_tasks(write_archive(tmp_path, labels), SECTION)
+        tasks_of(write_archive(tmp_path, labels))
 
 
 def test_groups_have_the_same_numbers_in_every_task(tmp_path: Path) -> None:
@@ -185,7 +189,7 @@ def test_groups_have_the_same_numbers_in_every_task(tmp_path: Path) -> None:
     height = np.random.default_rng(0).normal(size=(12, 12)).astype(np.float32)
     labels: Labels = {(2018, "crop"): crop, (2019, "height"): height}
     labels |= {(2018, "parcel"): parcel, (2019, "parcel"): parcel + 100}
-    one, other = read_tasks(write_archive(tmp_path, labels), SECTION)
+    one, other = tasks_of(write_archive(tmp_path, labels))
     assert isinstance(one, Task)
     assert isinstance(other, Task)
     known = dict(zip(other.row.tolist(), other.group.tolist(), strict=True))
@@ -220,7 +224,7 @@ def test_class_that_nobody_observed_is_left_out_before_the_draw(tmp_path: Path) 
     task = only_task(write_archive(tmp_path / "two", labels, unseen=below), SECTION)
     assert task.classes == (1, 2)
     crop[:6] = 1
-    (skipped,) = read_tasks(write_archive(tmp_path / "one", labels, unseen=below), SECTION)
+    (skipped,) = tasks_of(write_archive(tmp_path / "one", labels, unseen=below))
     assert isinstance(skipped, TaskTooSmall)
     assert "72 labelled and observed d-pixels" in skipped.reason
 
@@ -235,7 +239,7 @@ def test_real_tile_with_nineteen_parcels_can_be_split(shared_data: Path) -> None
     catalogue = Catalogue(root, tuple(make_catalogue(root)))
     archive = Archive(catalogue, (read_tile(catalogue.tile(0)),))
     section = SECTION.model_copy(update={"min_dpixels": 50, "block_px": 8})
-    crop, cover = read_tasks(archive, section)
+    crop, cover = read_tasks(survey_ground(archive, section.block_px), section)
     assert isinstance(crop, Task)
     assert isinstance(cover, Task)
     assert crop.classes == (1200, 7900, 9120)

@@ -3,9 +3,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
+
+from tasks.lifeline import grace_s
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 STAGE = f"from tasks.lifeline import die_with_runner; die_with_runner(); {SLEEPER}"
@@ -68,6 +71,38 @@ def test_stage_started_by_hand_outlives_its_terminal() -> None:
     time.sleep(0.5)
     assert psutil.Process(inner).status() != psutil.STATUS_ZOMBIE
     os.kill(inner, signal.SIGKILL)
+
+
+SAVES = """
+import signal, sys, time
+from tasks.lifeline import asked_first, die_with_runner
+die_with_runner()
+def save(*_):
+    open(sys.argv[1], "w").write("saved"); {then}
+signal.signal(signal.SIGTERM, save)
+with asked_first():
+    print("up", flush=True); time.sleep(60); time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("then", ["sys.exit(75)", "time.sleep(60)"], ids=["ends", "lingers"])
+def test_training_is_asked_before_it_dies_with_its_runner(then: str, tmp_path: Path) -> None:
+    script, saved = tmp_path / "training.py", tmp_path / "saved"
+    script.write_text(SAVES.format(then=then))
+    command = f"subprocess.run([{sys.executable!r}, {str(script)!r}, {str(saved)!r}])"
+    grace = "60" if then.startswith("sys") else "1"
+    runner = start(f"import subprocess; {command}", DVC_STAGE="pretrain", TESSERA_GRACE_S=grace)
+    inner = inner_of(runner)
+    runner.kill()
+    runner.wait()
+    assert gone(inner)
+    assert saved.read_text() == "saved"
+
+
+def test_seconds_of_grace_that_are_no_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESSERA_GRACE_S", "2m")
+    with pytest.raises(ValueError, match=r"TESSERA_GRACE_S: expected seconds.* found '2m'"):
+        grace_s()
 
 
 def test_tied_command_dies_with_its_caller() -> None:

@@ -17,7 +17,8 @@ from models.scores import chance_adjusted_accuracy, clipped_r2
 from tasks.evaluation.composites import QUANTILES, SEASON_STARTS, composite_features
 from tasks.evaluation.labels import Task
 from tasks.evaluation.leaderboard import Leaderboard, Standing
-from tasks.evaluation.probes import Score, folds_of, probe, resampled_scores
+from tasks.evaluation.probes import Score, folds_of, probe
+from tasks.evaluation.resampling import resampled_scores
 from tasks.tiles import Array
 from tests.builders import SECTION
 

@@ -4,46 +4,36 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from tasks.errors import DataError
 from tasks.files import write_json
-from tasks.params import PretrainParams, read_params
+from tasks.params import PretrainParams
 from tasks.pretrain import TeacherObjective
 from tasks.stage import Stage
-from tasks.training.launch import JOB, Job, run_training
-from tasks.training.objective import Batch, Work
+from tasks.training.launch import Job, run_training
+from tasks.training.launcher import JOB
 from tasks.training.records import Recorder
+from tasks.training.selection import open_selection
 from tasks.training.trainer import learning_rate
 from tasks.training.trainer import train as train_in_process
 from tasks.workspace import Workspace
 from tests.corpora import make_dpixels, write_corpus
 from tests.streams import damage_block
+from tests.training_objectives import Planted, teacher
+from tests.training_runs import NEVER, REPOSITORY, Kill, run, small
 
 pytestmark = [
     pytest.mark.slow,
     # What PyTorch and DeepSpeed say of their own parts, where a test trains in this process.
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
 ]
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def small(**changes: object) -> PretrainParams:
-    section = read_params(REPOSITORY / "params.yaml").pretrain.complete()
-    tiny = {"latent": 4, "layers": 1, "heads": 2, "feedforward": 16, "repr_dim": 24}
-    section |= {"architecture": tiny, "projector": {"width": 32, "layers": 2}}
-    section |= {"batch_size": 16, "steps": 9}
-    execution = section["execution"] | {"checkpoint_every": 3, "threads": 1}
-    execution |= {name: changes.pop(name) for name in execution.keys() & changes.keys()}
-    return PretrainParams.model_validate(section | changes | {"execution": execution})
 
 
 @pytest.fixture(scope="module")
@@ -73,137 +63,89 @@ def command(processes: int) -> list[str]:
     return [sys.executable, "-m", *launcher, "tasks.pretrain"]
 
 
-def train(
-    work: Path, corpus: Path, processes: int = 1, **changes: object
-) -> list[dict[str, float]]:
-    params = small(processes=processes, **changes)
-    environment = write_job(work, corpus, params)
-    done = subprocess.run(
-        command(processes),
-        env=environment,
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
+def run_command(
+    command: list[str], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return read_records(work)
-
-
-def read_records(work: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (work / "records.jsonl").read_text().splitlines()]
-
-
-def weights_of(work: Path) -> dict[str, np.ndarray]:
-    return {name: t.numpy() for name, t in load_file(work / "weights.safetensors").items()}
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("whole")
-    train(work, corpus)
-    return work
 
 
 def test_training_lowers_the_loss(corpus: Path, tmp_path: Path) -> None:
-    losses = [r["barlow_twins"] for r in train(tmp_path, corpus, steps=60, learning_rate=0.005)]
+    params = small(steps=60, learning_rate=0.005)
+    records = run(tmp_path, corpus, params, objective=teacher).records
+    losses = [record["barlow_twins"] for record in records]
     assert len(losses) == 60
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 
-@pytest.mark.parametrize("kill_after", [1, 4, 8])
-def test_killed_run_resumes_to_the_same_losses_and_weights(
-    kill_after: int, corpus: Path, uninterrupted: Path, tmp_path: Path
-) -> None:
-    environment = write_job(tmp_path, corpus, small())
-    process = subprocess.Popen(command(1), env=environment, cwd=REPOSITORY)
-    records = tmp_path / "records.jsonl"
-    while process.poll() is None:
-        if records.exists() and len(records.read_text().splitlines()) >= kill_after:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait()
-    assert train(tmp_path, corpus) == read_records(uninterrupted)
-    expected = weights_of(uninterrupted)
-    found = weights_of(tmp_path)
-    assert all(np.array_equal(expected[name], found[name]) for name in expected)
-
-
-def test_damaged_checkpoint_is_passed_over_for_the_one_before(
-    corpus: Path, uninterrupted: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(uninterrupted, tmp_path / "run")
-    newest = tmp_path / "run" / "checkpoints" / "step-00000006"
-    victim = next(path for path in newest.rglob("*.pt") if path.stat().st_size)
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(bytes(content))
-    (tmp_path / "run" / "weights.safetensors").unlink()
-    assert train(tmp_path / "run", corpus) == read_records(uninterrupted)
-
-
-class Stopped(Exception):
-    """What a run meets that is killed."""
-
-
-class Watched(TeacherObjective):
-    """The teacher's objective, stopped at a step, with the rows that it was given."""
-
-    def __init__(self, job: Job, params: PretrainParams, stop_at: int | None) -> None:
-        super().__init__(job, params)
-        self.stop_at, self.seen = stop_at, dict[int, list[int]]()
-
-    def work(self, module: nn.Module, batch: Batch) -> Work:
-        if batch.step == self.stop_at:
-            raise Stopped
-        self.seen[batch.step] = np.concatenate([part.rows for part in batch.parts]).tolist()
-        return super().work(module, batch)
-
-
-def train_here(
-    work: Path, corpus: Path, stop_at: int | None = None
-) -> tuple[dict[int, list[int]], dict[str, Tensor]]:
-    """Train in this process with a checkpoint at every step; return rows and weights."""
-    work.mkdir(exist_ok=True)
-    params = small(checkpoint_every=1)
-    job = Job("pretrain", {}, {"pack": str(corpus)}, str(work))
-    objective = Watched(job, params, stop_at)
-    weights = train_in_process(objective, params, work, Recorder(work / "records.jsonl"))
-    return objective.seen, weights
-
-
-def test_a_run_stopped_at_any_step_goes_on_with_the_same_rows_to_the_same_weights(
+def test_a_step_is_other_rows_each_time_and_the_same_for_any_number_of_processes(
     corpus: Path, tmp_path: Path
 ) -> None:
-    rows, weights = train_here(tmp_path / "whole", corpus)
-    assert list(rows) == list(range(9))
-    assert len({tuple(sorted(step)) for step in rows.values()}) == 9
-    for stop_at in range(1, 9):
-        work = tmp_path / f"stopped-{stop_at}"
-        with pytest.raises(Stopped):
-            train_here(work, corpus, stop_at)
-        later, again = train_here(work, corpus)
-        assert later == {step: rows[step] for step in range(stop_at, 9)}
-        assert all(torch.equal(again[name], weights[name]) for name in weights)
-        assert read_records(work) == read_records(tmp_path / "whole")
-
-
-@pytest.fixture(scope="module")
-def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """Losses of one process at ZeRO stage 1."""
-    records = train(tmp_path_factory.mktemp("alone"), corpus, steps=5)
-    return [r["loss"] for r in records]
-
-
-@pytest.mark.parametrize(("processes", "zero_stage"), [(1, 2), (1, 3), (2, 1), (2, 3)])
-def test_processes_and_zero_stages_agree_on_the_loss(
-    processes: int, zero_stage: int, corpus: Path, alone: list[float], tmp_path: Path
-) -> None:
-    found = train(
-        tmp_path, corpus, processes, steps=5, deepspeed=f"infra/deepspeed/zero{zero_stage}.json"
+    alone, two = (
+        run(tmp_path / str(n), corpus, small(processes=n), objective=Planted()) for n in (1, 2)
     )
-    expected = alone
-    assert [r["loss"] for r in found] == pytest.approx(expected, rel=2e-4)
+    rows = [record["rows"] for record in alone.records]
+    assert len(set(rows)) == 9
+    assert [record["rows"] for record in two.records] == rows
+
+
+def test_a_run_by_the_launcher_that_is_killed_goes_on_to_the_same_bytes(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """As a stage starts it: two processes of ``torchrun``, killed by their launcher's end."""
+    params = small(processes=2)
+    whole = run(tmp_path / "whole", corpus, params, objective=teacher)
+    environment = write_job(tmp_path / "killed", corpus, params)
+    launcher = subprocess.Popen(command(2), env=environment, cwd=REPOSITORY)
+    while not list((tmp_path / "killed" / "checkpoints").glob("step-*")):
+        assert launcher.poll() is None
+        time.sleep(0.02)
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    again = run_command(command(2), environment)
+    assert again.returncode == 0, again.stderr
+    assert "resumed from its checkpoint" in again.stdout
+    records = (tmp_path / "killed" / "records.jsonl").read_bytes()
+    assert records == (whole.work / "records.jsonl").read_bytes()
+    weights = load_file(tmp_path / "killed" / "weights.safetensors")
+    assert all(np.array_equal(weights[name].numpy(), w) for name, w in whole.weights.items())
+
+
+def test_weights_are_offered_at_every_probe_and_at_the_end_with_their_score(
+    corpus: Path, tmp_path: Path
+) -> None:
+    found = run(tmp_path, corpus, small(probe_every=4), objective=Planted())
+    scored = {row["step"] + 1: row["probe"] for row in found.records if "probe" in row}
+    table = open_selection(tmp_path, small()).table()
+    assert {candidate.step: candidate.numbers["probe"] for candidate in table} == scored
+    assert list(scored) == [4, 8, 9]
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_probe_in_the_middle_changes_nothing(stage: int, corpus: Path, tmp_path: Path) -> None:
+    sharding = f"infra/deepspeed/zero{stage}.json"
+    often, never = (
+        run(
+            *(tmp_path / str(every), corpus),
+            small(processes=2, probe_every=every, deepspeed=sharding),
+            objective=Planted(draws=True),
+        )
+        for every in (2, 0)
+    )
+    assert often.losses == never.losses
+    assert all(np.array_equal(often.weights[name], w) for name, w in never.weights.items())
+    assert sum("probe" in record for record in often.records) == 5
+
+
+def test_a_killed_run_offers_the_same_candidates(corpus: Path, tmp_path: Path) -> None:
+    tables = []
+    for name, kills in (("whole", []), ("killed", [Kill(batch=5), Kill(batch=8)])):
+        for kill in (*kills, NEVER):
+            run(tmp_path / name, corpus, small(probe_every=4), objective=Planted(), kill=kill)
+        selection = open_selection(tmp_path / name, small())
+        tables.append([(c.step, c.numbers, c.sha256) for c in selection.table()])
+    assert tables[0] == tables[1]
 
 
 def test_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
@@ -228,9 +170,7 @@ def test_damage_ends_a_run_of_two_processes_and_is_said_in_a_line(
     shutil.copytree(corpus, tmp_path / "pack")
     shard = damage_block(tmp_path / "pack", 4)
     environment = write_job(tmp_path / "work", tmp_path / "pack", small(processes=2))
-    done = subprocess.run(
-        command(2), env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    done = run_command(command(2), environment)
     assert done.returncode == 1
     assert f"{shard}, block 4: expected sha256" in done.stderr
     assert "Traceback" not in done.stderr.split("ShardDamaged", maxsplit=1)[0]
@@ -242,6 +182,12 @@ class Silent:
 
     def log_metrics(self, rows: list[dict[str, float]]) -> None:
         """Take records."""
+
+    def log_speed(self, rows: list[dict[str, float]]) -> None:
+        """Take what was metered."""
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Take tags."""
 
 
 def test_blocks_that_were_skipped_are_in_the_output_and_its_counts(

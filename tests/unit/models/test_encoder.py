@@ -11,6 +11,7 @@ from models.encoder import (
     RmsNorm,
     SensorBranch,
     doy_code,
+    recompute_layers,
 )
 from models.initialisation import initialise
 
@@ -148,3 +149,32 @@ def test_pooling_of_one_token_is_the_token() -> None:
 def test_sensor_without_any_token_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one token"):
         _branch(_layer("post"))(torch.zeros(2, 0, 10), torch.zeros(2, 0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recomputed_layers_have_the_same_gradient_to_the_bit_and_keep_less(kind: str) -> None:
+    values, doy = _tokens(8, 6)
+    branch = _branch(_layer(kind))
+    kept, gradients = _kept_and_gradients(branch, values, doy)
+    recompute_layers(branch)
+    less, again = _kept_and_gradients(branch, values, doy)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, again, strict=True))
+    assert less < 0.5 * kept
+
+
+def _kept_and_gradients(
+    branch: SensorBranch, values: torch.Tensor, doy: torch.Tensor
+) -> tuple[int, list[torch.Tensor]]:
+    """Return how many numbers the graph keeps beside the weights, and the gradients."""
+    weights = {parameter.data_ptr() for parameter in branch.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = branch(values, doy).square().sum()
+    numbers = sum(kept.values())
+    return numbers, list(torch.autograd.grad(loss, list(branch.parameters())))

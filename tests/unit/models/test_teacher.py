@@ -6,7 +6,8 @@ from models.architecture import TeacherConfig
 from models.bands import NORMALISATIONS
 from models.encode import Encoder
 from models.released import RELEASED_LADDER
-from models.teacher import TEACHERS, Projector, Teacher
+from models.stages import statistics, whole
+from models.teacher import TEACHERS, GlobalBatchNorm, Projector, Teacher
 from tests.unit.models.golden_forward import formula_tile, formula_weights
 
 NORMALISATION = NORMALISATIONS["tessera-v2-teacher"]
@@ -89,3 +90,38 @@ def test_projector_holds_no_running_statistics() -> None:
 def test_projector_of_no_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Projector(6, 8, 0)
+
+
+def _normal(norm: GlobalBatchNorm, x: torch.Tensor) -> torch.Tensor:
+    mean, variance, _ = whole(statistics(x))
+    normal: torch.Tensor = norm(x, mean, variance)
+    return normal
+
+
+def test_global_batch_norm_equals_that_of_torch_in_one_process() -> None:
+    ours, truth = GlobalBatchNorm(4), torch.nn.BatchNorm1d(4)
+    truth.load_state_dict(ours.state_dict(), strict=False)
+    x = 5 + 3 * torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
+    weight = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(_normal(ours, one), truth(two), atol=1e-6, rtol=1e-5)
+    (_normal(ours, one) * weight).sum().backward()  # type: ignore[no-untyped-call]  # torch has no types
+    (truth(two) * weight).sum().backward()
+    torch.testing.assert_close(one.grad, two.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_global_batch_norm_keeps_its_digits_far_from_zero() -> None:
+    x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0)).double()
+    expected = (x - x.mean()) / x.std(unbiased=False)
+    actual = _normal(GlobalBatchNorm(1, eps=0.0), (x + 3000).float())
+    torch.testing.assert_close(actual.detach().double(), expected, atol=1e-3, rtol=0)
+
+
+def test_constant_feature_is_normalised_to_the_shift() -> None:
+    x = torch.full((6, 2), 1234.5678)
+    torch.testing.assert_close(_normal(GlobalBatchNorm(2), x), torch.zeros(6, 2))
+
+
+def test_wrong_number_of_features_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected \(batch, 4\)"):
+        _normal(GlobalBatchNorm(4), torch.zeros(2, 3))

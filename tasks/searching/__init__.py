@@ -1,0 +1,1 @@
+"""Parts of a search: the trials that are asked for, a project of its own for each, the table."""
