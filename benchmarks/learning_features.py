@@ -49,13 +49,13 @@ def rivals(kept: Kept, pack: Path, lengths: tuple[int, ...]) -> dict[str, Featur
 
 
 def embeddings(kept: Kept, checkpoint: Path, name: str, seed: int) -> dict[str, Features]:
-    """Return what a checkpoint says of the d-pixels, and what it said before it was trained.
+    """Return what a checkpoint says of the d-pixels, and what its network says with random weights.
 
     Args:
         kept: What is evaluated.
         checkpoint: Folder of a teacher or student.
         name: What the features are called.
-        seed: That the training started from.
+        seed: Of the random weights.
     """
     trained = open_checkpoint(checkpoint).encoder
     blank = type(trained.model)(trained.model.config)  # type: ignore[arg-type] # each takes its own

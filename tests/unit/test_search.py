@@ -121,3 +121,9 @@ def test_a_project_has_the_code_by_link_settings_of_its_own_and_shared_outputs(
     share_outputs(Workspace(tmp_path / "other"), project, ["pack"])
     assert project.output("pack").is_symlink()
     assert not is_complete(project, "pack")
+
+
+def test_the_settings_of_the_study_are_valid() -> None:
+    study = read_params(REPOSITORY / "infra" / "params" / "world.yaml")
+    assert study.pretrain.architecture == SECTION.architecture
+    assert study.pretrain.steps > SECTION.steps
