@@ -11,7 +11,8 @@ not from prefix losses in pretraining. Here are its controls, on the same d-pixe
 | prefix losses | a teacher pretrained with Barlow Twins on its prefixes too, cut likewise |
 | teacher | the teacher of the pipeline, cut likewise, for reference |
 
-The stage is run on demand (`tessera controls`) and nothing depends on it. With several seeds, trainings
+The stage is run on demand (`tessera controls`), so its graph is in ``infra/controls/dvc.yaml``, and
+nothing depends on it. With several seeds, trainings
 are repeated, and intervals are over seeds and groups of ground. The ground of the training's probe is
 left out, as in the evaluation.
 """

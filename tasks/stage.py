@@ -158,7 +158,7 @@ def _execute(
     shutil.rmtree(build, ignore_errors=True)
     build.mkdir()
     work = workspace.state / "work" / plan.stage / plan.key[:16]
-    _discard_recorded_work(workspace, work)
+    _discard_recorded_work(workspace, plan.stage, work)
     resumed = work.exists()
     work.mkdir(parents=True, exist_ok=True)
     if resumed:
@@ -185,14 +185,15 @@ def _execute(
     return manifest
 
 
-def _discard_recorded_work(workspace: Workspace, work: Path) -> None:
+def _discard_recorded_work(workspace: Workspace, stage: str, work: Path) -> None:
     """Drop finished work that is not needed any more.
 
     Finished work outlives its stage until DVC has recorded the output: DVC removes an output that it
     has not recorded, and a training must not be lost to a crash between the stage's last byte and
     DVC's. By hand there is no such step, and a rerun means to do it again.
     """
-    finished, recorded = work / _FINISHED, workspace.root / "dvc.lock"
+    finished = work / _FINISHED
+    recorded = _graph_folder(workspace, stage) / "dvc.lock"
     if not finished.exists():
         return
     newer = recorded.exists() and recorded.stat().st_mtime_ns >= finished.stat().st_mtime_ns
@@ -224,13 +225,14 @@ def _summary(manifest: Manifest) -> str:
 
 
 def code_digest(workspace: Workspace, name: str) -> str:
-    """Digest the source files that ``dvc.yaml`` declares for a stage.
+    """Digest the source files that DVC's graph declares for a stage.
 
-    ``dvc.yaml`` is the one list of what a stage's code is; a test holds it against the import
-    closure of the module.
+    The graph is the one list of what a stage's code is; a test holds it against the import closure
+    of the module.
     """
-    graph = YAML(typ="safe").load((workspace.root / "dvc.yaml").read_text())["stages"]
-    deps = graph[name.split("@", maxsplit=1)[0]]["deps"]
+    stage = name.split("@", maxsplit=1)[0]
+    graph = YAML(typ="safe").load((_graph_folder(workspace, stage) / "dvc.yaml").read_text())
+    deps = graph["stages"][stage]["deps"]
     sources = {
         path.relative_to(workspace.root).as_posix(): sha256_of(path)
         for dep in deps
@@ -238,6 +240,12 @@ def code_digest(workspace: Workspace, name: str) -> str:
         for path in _sources_of(workspace.root / dep)
     }
     return sha256(canonical_json(sources).encode()).hexdigest()
+
+
+def _graph_folder(workspace: Workspace, stage: str) -> Path:
+    """Return the folder of the ``dvc.yaml`` that has the stage: a stage on demand has its own."""
+    own = workspace.root / "infra" / stage.split("@", maxsplit=1)[0]
+    return own if (own / "dvc.yaml").is_file() else workspace.root
 
 
 def lock_digest(workspace: Workspace) -> str:

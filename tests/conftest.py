@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tasks.running.graph import ON_DEMAND
 from tasks.workspace import QUIET, Workspace
 from tests.project import CRASH, make_project, repro
 
@@ -58,6 +59,7 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             repro(root, "distill", CRASH_COUNT=str(writes), PYTHONPATH=CRASH)
             assert not (root / "artifacts" / "evaluate").exists()
             repro(root, CRASH_COUNT=str(writes), PYTHONPATH=CRASH)
+            repro(root, ON_DEMAND, CRASH_COUNT=str(writes), PYTHONPATH=CRASH)
             done.touch()
     return root
 
@@ -67,8 +69,8 @@ def workspace(tmp_path: Path, mlflow_template: Path) -> Workspace:
     """A project folder with the real graph and settings, a lock file, and an empty registry."""
     repository = Path(__file__).parents[1]
     root = tmp_path / "project"
-    (root / "infra" / "lock").mkdir(parents=True)
-    for name in ("dvc.yaml", "params.yaml", "infra/lock/requirements.txt"):
+    for name in ("dvc.yaml", ON_DEMAND, "params.yaml", "infra/lock/requirements.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(repository / name, root / name)
     for name in ("tasks", "models"):
         (root / name).symlink_to(repository / name)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from tasks.running.graph import ON_DEMAND
 from tasks.simulate import write_archive
 from tasks.simulator.config import SimulatorConfig
 from tasks.workspace import Workspace
@@ -141,13 +142,15 @@ def repro(root: Path, *arguments: str, code: int = 0, **more: str) -> str:
 
 def forget(root: Path, stages: Sequence[str]) -> None:
     """Remove outputs and all that DVC could restore them by; its lock file names what is cached."""
-    lock = root / "dvc.lock"
-    content = YAML(typ="safe").load(lock.read_text())
+    locks = (root / "dvc.lock", (root / ON_DEMAND).with_suffix(".lock"))
+    for lock in filter(Path.exists, locks):
+        content = YAML(typ="safe").load(lock.read_text())
+        for stage in stages:
+            content["stages"].pop(stage, None)
+        with lock.open("w") as stream:
+            YAML().dump(content, stream)
     for stage in stages:
-        content["stages"].pop(stage, None)
         shutil.rmtree(Workspace(root).output(stage), ignore_errors=True)
-    with lock.open("w") as stream:
-        YAML().dump(content, stream)
     shutil.rmtree(root / ".dvc" / "cache" / "runs", ignore_errors=True)
 
 

@@ -24,12 +24,13 @@ def controls(
     """Bring the stage ``controls`` up to date and print its table."""
     from tasks.controlling.page import RESULTS, render
     from tasks.errors import StageFailed
+    from tasks.running.graph import ON_DEMAND
     from tasks.running.processes import python
 
     workspace = find_workspace()
     with talk(as_json):
         options = ["--force", "--single-item"] if force else []
-        command = python("dvc", "--wait-for-lock", "repro", *options, "controls")
+        command = python("dvc", "--wait-for-lock", "repro", *options, ON_DEMAND)
         done = subprocess.run(
             command, cwd=workspace.root, env=workspace.environment(), stdout=2, check=False
         )

@@ -19,8 +19,8 @@ from tasks.workspace import Workspace
 Graph = Mapping[str, tuple[str, ...]]
 """Upstream stages of each stage, in an order in which they can run."""
 
-ON_DEMAND = frozenset({"controls"})
-"""Stages that are run by a command of their own, and are no part of the pipeline."""
+ON_DEMAND = "infra/controls/dvc.yaml"
+"""File of the stages that are run by a command of their own, and are no part of the pipeline."""
 
 BUSY = "is busy, it is being blocked by"
 """What DVC says when a file that it needs is being written by another DVC process."""
@@ -137,7 +137,7 @@ def outdated(workspace: Workspace, targets: Iterable[str] = ()) -> list[str]:
     """
     answer = run_dvc(workspace, "--wait-for-lock", "status", "--json", *targets)
     found: dict[str, object] = json.loads(answer or "{}")
-    return [name for name in found if targets or name not in ON_DEMAND]
+    return [name for name in found if targets or not _is_on_demand(name)]
 
 
 def run_dvc(workspace: Workspace, *arguments: str) -> str:
@@ -174,4 +174,8 @@ def run_dvc(workspace: Workspace, *arguments: str) -> str:
 
 
 def _is_stage(name: str) -> bool:
-    return Path(name).suffix != ".dvc" and name not in ON_DEMAND
+    return Path(name).suffix != ".dvc" and not _is_on_demand(name)
+
+
+def _is_on_demand(name: str) -> bool:
+    return name.startswith(f"{ON_DEMAND}:")

@@ -8,7 +8,11 @@ import pytest
 from ruamel.yaml import YAML
 
 REPOSITORY = Path(__file__).parents[2]
-STAGES = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+STAGES = {
+    name: stage
+    for file in ("dvc.yaml", "infra/controls/dvc.yaml")
+    for name, stage in YAML(typ="safe").load((REPOSITORY / file).read_text())["stages"].items()
+}
 
 REPORTING = {
     *("tasks", "models", "tasks.errors", "tasks.lifeline", "tasks.lock"),
