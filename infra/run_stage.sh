@@ -19,9 +19,12 @@ lock="$(dirname "$output")/.$(basename "$output").lock"
 
 rm -f "$mark"
 asked=no
+repro=
+# Before anything is started: the first process of a container does not even hear a signal else.
+trap 'asked=yes; [ -z "$repro" ] || kill -TERM "$repro" 2>/dev/null' TERM
 dvc --wait-for-lock repro "$stage" &
 repro=$!
-trap 'asked=yes; kill -TERM "$repro" 2>/dev/null' TERM
+[ "$asked" = no ] || kill -TERM "$repro" 2>/dev/null
 wait "$repro"
 code=$?
 if [ "$asked" = yes ]; then # the signal cut that wait short

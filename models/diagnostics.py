@@ -98,16 +98,22 @@ class Moments:
             raise ValueError("expected at least one row before the covariance is asked for, got 0")
         return self._scatter / self.count
 
-    def over_processes(self) -> Moments:
-        """Return the moments of the rows of all processes; every process must take part."""
-        weighted = all_reduce_sum(
-            torch.cat((self.mean * self.count, self.mean.new_tensor([self.count])))
-        )
+    def over_processes(self, device: torch.device | str = "cpu") -> Moments:
+        """Return the moments of the rows of all processes; every process must take part.
+
+        Args:
+            device: Where processes exchange: the collectives of GPUs take tensors of GPUs alone.
+        """
+
+        def total(part: Tensor) -> Tensor:
+            return all_reduce_sum(part.to(device)).cpu()
+
+        weighted = total(torch.cat((self.mean * self.count, self.mean.new_tensor([self.count]))))
         merged = Moments(len(self.mean))
         merged.count = int(weighted[-1])
         merged.mean = weighted[:-1] / max(merged.count, 1)
         shift = self.mean - merged.mean
-        merged._scatter = all_reduce_sum(self._scatter + torch.outer(shift, shift) * self.count)
+        merged._scatter = total(self._scatter + torch.outer(shift, shift) * self.count)
         return merged
 
 
@@ -189,4 +195,4 @@ def diagnose(
         return found
     moments = Moments(embedding.shape[1])
     moments.add(embedding)
-    return found | spread(moments.over_processes().covariance)
+    return found | spread(moments.over_processes(embedding.device).covariance)

@@ -48,7 +48,7 @@ Staged = Generator[list[RowSum], list[Tensor], T]
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class ColumnSums:
     """Sum and sum of squares of each column, and the number of rows.
 
     In float64: a variance is a small difference of large sums, and the slope of one is too.
@@ -58,8 +58,8 @@ class Moments:
 
     def value(self) -> Float64[Tensor, "3 ... d"]:
         """Return sums, sums of squares, and counts."""
-        moments: Tensor = _Moments.apply(self.x)  # type: ignore[no-untyped-call]  # torch has no types
-        return moments
+        sums: Tensor = _ColumnSums.apply(self.x)  # type: ignore[no-untyped-call]  # torch has no types
+        return sums
 
     def against(self, slope: Float64[Tensor, "3 ... d"]) -> Float64[Tensor, ""]:
         """Return the scalar product of `value()` with `slope`."""
@@ -90,7 +90,7 @@ def statistics(
     tuple[Float64[Tensor, "... 1 d"], Float64[Tensor, "... 1 d"], Float64[Tensor, "... 1 d"]]
 ]:
     """Return mean and (biased) variance of each column over the global batch, and its rows."""
-    (total,) = yield [Moments(x)]
+    (total,) = yield [ColumnSums(x)]
     sums, squares, count = total.unsqueeze(-2)
     mean = sums / count
     # A constant column may come out at minus a rounding error.
@@ -146,8 +146,8 @@ def _total(sums: list[Tensor]) -> list[Tensor]:
     return [part.view_as(values) for part, values in zip(parts, sums, strict=True)]
 
 
-class _Moments(torch.autograd.Function):
-    """Moments in float64 that keep x as it is for the backward pass."""
+class _ColumnSums(torch.autograd.Function):
+    """Column sums in float64 that keep x as it is for the backward pass."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ def _fetch(uri: str, folder: Path) -> Path:
         LineageError: The registry has no such model, or no digest of it.
         DigestMismatch: The files are not those that were registered.
     """
-    from tasks.tracking import CHECKPOINT_TAG, download_model
+    from tasks.tracked_models import CHECKPOINT_TAG, download_model
 
     parts = _REGISTRY.match(uri)
     if not parts:

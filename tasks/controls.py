@@ -12,9 +12,8 @@ not from prefix losses in pretraining. Here are its controls, on the same d-pixe
 | teacher | the teacher of the pipeline, cut likewise, for reference |
 
 The stage is run on demand (`tessera controls`), so its graph is in ``infra/controls/dvc.yaml``, and
-nothing depends on it. With several seeds, trainings
-are repeated, and intervals are over seeds and groups of ground. The ground of the training's probe is
-left out, as in the evaluation.
+nothing depends on it. With several seeds, trainings are repeated, and intervals are over seeds and
+groups of ground. The ground of the training's probe is left out, as in the evaluation.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,6 +32,7 @@ from tasks.errors import DataError, ParamsError
 from tasks.evaluation.features import embedding_of, features_of
 from tasks.evaluation.ground import survey_ground
 from tasks.evaluation.labels import Task, read_tasks
+from tasks.manifest import read_manifest
 from tasks.params import Params
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.streaming.corpus import open_output
@@ -65,6 +65,7 @@ def controls(workspace: Workspace, params: Params) -> None:
         )
 
     def body(stage: Stage) -> None:
+        require_own_targets(stage.parents["cache_targets"])
         archive = open_archive(workspace, stage.parents["ingest"])
         tasks = _tasks(archive, params)
         folders = {seed: _train(stage, params, seed) for seed in section.seeds}
@@ -101,6 +102,22 @@ def controls(workspace: Workspace, params: Params) -> None:
         also={name: part.model_dump(mode="json") for name, part in changed.items()}
         | params.probe_settings,
     )
+
+
+def require_own_targets(folder: Path) -> None:
+    """Refuse targets of a teacher from outside: the components would be of one, the scores of another.
+
+    Raises:
+        ParamsError: The cached targets are not those of the pipeline's teacher.
+    """
+    foreign = read_manifest(folder).parents.get("teacher")
+    if foreign is not None:
+        raise ParamsError(
+            "targets of the pipeline's own teacher, which the controls are about",
+            found=f"those of the teacher {foreign[:12]}",
+            where="cache_targets.teacher in params.yaml",
+            mend='Set it and cache_targets.teacher_digest to "" for the control experiments.',
+        )
 
 
 def _tasks(archive: Archive, params: Params) -> list[Task]:

@@ -19,14 +19,14 @@ from models.checkpoint import checkpoint_digest
 from tasks.errors import DigestMismatch
 from tasks.ledger import Ledger
 from tasks.manifest import digest_of, read_manifest
-from tasks.tracking import (
+from tasks.tracked_models import (
     CHECKPOINT_TAG,
     adopt_model,
     find_registered,
     make_version,
     model_of,
-    open_client,
 )
+from tasks.tracking import open_client
 from tasks.workspace import Workspace
 
 _SCORES_TAG = "tessera.scores"

@@ -20,6 +20,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from tasks.errors import ParamsError
 from tasks.files import canonical_json, write_bytes, write_json
 from tasks.manifest import digest_of
@@ -28,14 +30,14 @@ from tasks.progress import say
 from tasks.searching.overrides import Override, applied
 from tasks.searching.project import complete, open_project, share_outputs
 from tasks.stage import code_digest, lock_digest
-from tasks.tracking import experiment_id, open_client
+from tasks.tracking import experiment_id, name_of, open_client
 from tasks.workspace import Workspace
 
 STAGE = "pretrain"
 _PARENTS = ("ingest", "pack")
 _RESULT = "result.json"
 _ID_CHARS = 12
-_SEARCH = "tessera.search"
+_SEARCH, _OWNER = "tessera.search", "tessera.workspace"
 
 Row = dict[str, Any]
 
@@ -170,14 +172,15 @@ def _folder(workspace: Workspace, search: str) -> Path:
 
 
 def _parent_run(workspace: Workspace, search: str) -> str:
-    """Return the MLflow run of the search, made at first use."""
-    client = open_client(workspace)
+    """Return the MLflow run of this project's search, made at first use by one of its trials."""
+    client, tags = open_client(workspace), {_SEARCH: search, _OWNER: name_of(workspace)}
     experiment = experiment_id(client, workspace)
-    found = client.search_runs([experiment], f"tags.`{_SEARCH}` = '{search}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    run = client.create_run(experiment, run_name=f"search {search}", tags={_SEARCH: search})
-    client.set_terminated(run.info.run_id)
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    with FileLock(_folder(workspace, search) / ".lock"):
+        if found := client.search_runs([experiment], query, max_results=1):
+            return str(found[0].info.run_id)
+        run = client.create_run(experiment, run_name=f"search {search}", tags=tags)
+        client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
 
 

@@ -1,8 +1,9 @@
-"""The only importer of MLflow: one run per stage execution, and the model registry.
+"""MLflow's runs: the store, and one run per stage execution.
 
 MLflow holds a copy of the manifests for people to browse, never a second truth. A run carries the
 stage's parameters, metrics in batches, its inputs as datasets named by digest, and links to the runs
-that made them, in its description and as tags.
+that made them, in its description and as tags. Whoever wants the models that runs logged goes to
+``tasks.tracked_models``.
 """
 
 import os
@@ -17,14 +18,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from tasks.errors import LineageError, Preempted, TrackingError
+from tasks.errors import Preempted, TrackingError
 from tasks.manifest import MANIFEST, Manifest
+from tasks.progress import say
 from tasks.workspace import QUIET, Workspace
 
 os.environ.update(QUIET)
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -50,8 +51,6 @@ MACHINE = "system/"
 """Beginning of the names of what was measured of the machine; MLflow shows it on its own page."""
 EXECUTION_TAG = "tessera.execution"
 """Settings of how a training was carried out, as JSON."""
-CHECKPOINT_TAG = "tessera.checkpoint"
-"""Digest of the weights and their configuration; whoever loads a version holds it against them."""
 
 
 @dataclass(slots=True)
@@ -64,7 +63,7 @@ class Tracker:
     models_in: Mapping[str, str]
     """MLflow model of each parent stage that made one, by stage."""
     prefix: str = ""
-    """Put before the name of every number: which of several trainings of the stage it is of."""
+    """Put before the name of every number and file: of which of several trainings of the stage."""
 
     def log_metrics(self, rows: Sequence[Mapping[str, float]], *, step_key: str = "step") -> None:
         """Log rows of named numbers, each with its step, in few requests."""
@@ -86,7 +85,8 @@ class Tracker:
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Attach a file to the run."""
-        self.client.log_artifact(self.run_id, str(path), folder)
+        place = f"{self.prefix}{folder or ''}".strip("/")
+        self.client.log_artifact(self.run_id, str(path), place or None)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -130,14 +130,14 @@ def track_stage(workspace: Workspace, plan: Manifest) -> Iterator[Tracker]:
     )
     for dead in _find(client, experiment, mine, status="RUNNING"):
         client.set_terminated(dead.info.run_id, "KILLED")
-    parents = {name: _run_of(client, experiment, digest) for name, digest in plan.parents.items()}
+    parents = {name: run_of(client, experiment, digest) for name, digest in plan.parents.items()}
     tags = _tags(plan, parents) | {"tessera.workspace": name_of(workspace)}
     run = client.create_run(experiment, run_name=plan.stage, tags=tags)
     tracker = Tracker(
         client,
         run.info.run_id,
         experiment,
-        {name: r.data.tags["tessera.model"] for name, r in parents.items() if _has_model(r)},
+        {name: r.data.tags["tessera.model"] for name, r in parents.items() if has_model(r)},
     )
     try:
         params = [Param(k, str(v)[:_PARAM_CHARS]) for k, v in _flatten(plan.params)]
@@ -145,10 +145,23 @@ def track_stage(workspace: Workspace, plan: Manifest) -> Iterator[Tracker]:
         _log_inputs(tracker, plan)
         yield tracker
     except BaseException as error:
-        tracker.set_tags({"tessera.error": str(error)[:_PARAM_CHARS]})
-        client.set_terminated(run.info.run_id, "FAILED" if _is_failure(error) else "KILLED")
+        with beside_an_error():
+            tracker.set_tags({"tessera.error": str(error)[:_PARAM_CHARS]})
+            client.set_terminated(run.info.run_id, "FAILED" if _is_failure(error) else "KILLED")
         raise
     client.set_terminated(run.info.run_id, "FINISHED")
+
+
+@contextmanager
+def beside_an_error() -> Iterator[None]:
+    """Say what fails in the block, and go on: the error under way is the one that counts.
+
+    A training that was asked to end must be seen to have been asked, whether or not MLflow answers.
+    """
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        say(f"the run's end could not be recorded in MLflow: {error}")
 
 
 def _is_failure(error: BaseException) -> bool:
@@ -240,13 +253,14 @@ def _log_inputs(tracker: Tracker, plan: Manifest) -> None:
         tracker.client.log_inputs(tracker.run_id, datasets=datasets, models=models)
 
 
-def _run_of(client: MlflowClient, experiment: str, digest: str) -> Any:
+def run_of(client: MlflowClient, experiment: str, digest: str) -> Any:
     """Find the run that made an output; ``None`` where it was restored from a cache or remote."""
     found = _find(client, experiment, f"tags.tessera.digest = '{digest}'", status="FINISHED")
     return found[0] if found else None
 
 
-def _has_model(run: Any) -> bool:
+def has_model(run: Any) -> bool:
+    """Return whether there is a run, and it logged a model."""
     return run is not None and "tessera.model" in run.data.tags
 
 
@@ -267,119 +281,3 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flatten(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner
-
-
-def model_of(client: MlflowClient, workspace: Workspace, digest: str) -> tuple[str, str] | None:
-    """Find what a finished run logged for an output.
-
-    Args:
-        client: From ``open_client``.
-        workspace: The project.
-        digest: Digest of the output's manifest.
-
-    Returns:
-        Ids of the model and of the run that made it; ``None`` where this store has never seen the
-        run, as after ``dvc pull`` on another machine.
-    """
-    run = _run_of(client, experiment_id(client, workspace), digest)
-    return (run.data.tags["tessera.model"], run.info.run_id) if _has_model(run) else None
-
-
-def adopt_model(
-    client: MlflowClient, workspace: Workspace, folder: Path, *, stage: str, digest: str
-) -> tuple[str, str]:
-    """Log the model of an output that another machine made; return the ids of model and run."""
-    experiment = experiment_id(client, workspace)
-    tags = {"tessera.stage": stage, "tessera.adopted": "true"}
-    run = client.create_run(experiment, run_name=f"adopt {stage}", tags=tags)
-    tracker = Tracker(client, run.info.run_id, experiment, {})
-    model = tracker.log_model(folder, name=stage.replace("@", "-"), tags={"kind": "student"})
-    tracker.set_tags({"tessera.digest": digest})
-    client.set_terminated(run.info.run_id, "FINISHED")
-    return model, str(run.info.run_id)
-
-
-def find_registered(client: MlflowClient, name: str) -> Any | None:
-    """Return a registered model by its name; ``None`` where there is none of that name."""
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-
-
-def make_version(
-    client: MlflowClient,
-    workspace: Workspace,
-    name: str,
-    ids: tuple[str, str],
-    tags: dict[str, str],
-) -> str:
-    """Register a logged model as a version of a registered model; return the version.
-
-    Args:
-        client: From ``open_client``.
-        workspace: The project.
-        name: Registered model, already there.
-        ids: Logged model and the run that made it.
-        tags: Tags of the version.
-    """
-    with _store_of(workspace):
-        made = client.create_model_version(name, f"models:/{ids[0]}", ids[1], tags)
-    return str(made.version)
-
-
-def download_model(
-    workspace: Workspace, name: str, at: str, folder: Path
-) -> tuple[Path, dict[str, str]]:
-    """Download the files of a registered model.
-
-    Args:
-        workspace: The project.
-        name: Registered model.
-        at: ``@alias`` or ``/version``.
-        folder: Where to.
-
-    Returns:
-        The folder of the files, and the tags of the version.
-
-    Raises:
-        LineageError: The registry has no such model, alias or version.
-    """
-    client = open_client(workspace)
-    try:
-        found = (
-            client.get_model_version_by_alias(name, at[1:])
-            if at.startswith("@")
-            else client.get_model_version(name, at[1:])
-        )
-        with _store_of(workspace):
-            files = download_artifacts(
-                artifact_uri=f"models:/{name}/{found.version}",
-                dst_path=str(folder),
-                tracking_uri=workspace.tracking_uri,
-            )
-    except MlflowException as error:
-        raise LineageError(
-            "a registered model",
-            found=str(error).splitlines()[0],
-            where=f"models:/{name}{at}",
-            mend="See what is there with: tessera registry",
-        ) from error
-    return Path(files), dict(found.tags)
-
-
-@contextmanager
-def _store_of(workspace: Workspace) -> Iterator[None]:
-    """Let MLflow find ``models:/`` in the workspace's store; it looks there, not in the client."""
-    key = "MLFLOW_TRACKING_URI"
-    before = os.environ.get(key)
-    os.environ[key] = workspace.tracking_uri
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[key]
-        else:
-            os.environ[key] = before

@@ -81,7 +81,7 @@ def score_controls(
     }
     most = max(len(scored.of_seed) for scored in found.values())
     picks = _picks(section.seed, section.bootstrap, most)
-    longest = dict(found.keys())  # prefixes rise
+    longest = dict(sorted(found))  # the last prefix of each control is its longest
     return [
         _row(scored, found[name, longest[name]], found.get((REFERENCE, prefix)), picks)
         | {"control": name, "prefix": prefix}

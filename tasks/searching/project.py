@@ -34,7 +34,7 @@ def open_project(source: Workspace, root: Path, settings: Path, changes: Changes
     Args:
         source: The project whose code it runs.
         root: Its folder.
-        settings: Complete file of settings; its relative paths are the source's.
+        settings: Complete file of settings; a relative path of the archive is the source's.
         changes: What this project changes in them, by section.
 
     Raises:

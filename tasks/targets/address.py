@@ -29,11 +29,12 @@ SOURCES = (
     *("models.architecture", "models.bands", "models.buckets", "models.checkpoint"),
     *("models.collective", "models.dpixel", "models.encode", "models.encoder", "models.frozen"),
     *("models.linears", "models.packing", "models.precision", "models.released"),
-    *("models.stages", "models.student", "models.teacher"),
-    *("tasks.shards.reader", "tasks.shards.rows"),
+    *("models.stages", "models.student", "models.teacher", "models.diagnostics"),
+    *("tasks.shards.reader", "tasks.shards.rows", "tasks.embedding.blocks"),
+    *("tasks.targets.checks", "tasks.targets.making"),
 )
-"""Modules that take part between the bytes of a d-pixel shard and an embedding; a test holds the
-list against their imports."""
+"""Modules that take part between the bytes of a d-pixel shard and an entry, its embeddings and what
+is recorded of them; a test holds the list against their imports."""
 
 
 @dataclass(frozen=True, slots=True)

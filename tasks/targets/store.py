@@ -96,7 +96,8 @@ class TargetStore:
             if not place.is_dir():  # somebody made room
                 return None
             raise
-        os.utime(place / ENTRY)  # when it was last of use, for whoever makes room
+        with suppress(FileNotFoundError):  # somebody made room; what was taken is whole
+            os.utime(place / ENTRY)  # when it was last of use
         return entry
 
     def put(self, address: str, make: Callable[[Path], Entry]) -> None:

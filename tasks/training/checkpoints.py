@@ -104,17 +104,18 @@ def save_checkpoint(engine: Engine, folder: Path, facts: dict[str, Any], step: i
     dist.barrier()
 
 
-def retire(folder: Path, execution: ExecutionParams) -> None:
+def retire(folder: Path, execution: ExecutionParams, step: int) -> None:
     """Remove checkpoints that are not kept, oldest first; called on process 0 alone.
 
     Those that were due and the newest of all count; one that a stop asked for goes when the next is
-    there.
+    there. Those of steps after ``step``, where the run is, did not verify: they count for nothing,
+    and are written over as the run gets there.
     """
-    names = _names(folder)
+    names = [name for name in _names(folder) if _step_of(name) <= step]
     due = [name for name in names if _manifest(folder / name).get("due", False)]
     every = execution.keep_every
     kept = {*due[-execution.keep_last :], *names[-1:]}
-    kept |= {name for name in names if every and _step_of(name) % every == 0}
+    kept |= {name for name in names if every and _step_of(name) and _step_of(name) % every == 0}
     _remove(folder, [name for name in names if name not in kept])
 
 
@@ -224,6 +225,11 @@ def _faults(checkpoint: Path, manifest: dict[str, Any]) -> Iterator[str]:
         return
     files = manifest["files"]
     names = sorted(files)
+    if dist.get_rank() == 0:  # DeepSpeed looks for names, and reads what it finds
+        there = {
+            path.relative_to(checkpoint).as_posix() for path in files_below(checkpoint / STATE)
+        }
+        yield from (f"{name} is not listed" for name in sorted(there - files.keys()))
     for name in names[dist.get_rank() :: dist.get_world_size()]:
         path = checkpoint / name
         if not path.resolve().is_relative_to(checkpoint.resolve()):

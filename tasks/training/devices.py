@@ -84,8 +84,10 @@ def _take(held: ExitStack, folder: Path, stage: str, devices: list[str], count: 
 
 
 def _lock(trial: ExitStack, folder: Path, device: str) -> bool:
+    # Slurm numbers the cards of each job from 0, whichever they are.
+    owner = "-".join([socket.gethostname(), *filter(None, [os.environ.get("SLURM_JOB_ID")])])
     safe = device.replace("/", "_")
-    lock = FileLock(folder / f"{socket.gethostname()}-{safe}.lock")
+    lock = FileLock(folder / f"{owner}-{safe}.lock")
     try:
         trial.enter_context(lock.acquire(timeout=0))
     except Timeout:

@@ -8,6 +8,7 @@ a function of the step alone, so no scheduler state exists.
 import logging
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ _SINGLE = {
 
 VERSION = str(deepspeed.__version__)
 
+PATIENCE = timedelta(minutes=30)
+"""How long processes wait for one that probes, hashes or converts alone. DeepSpeed's is 10 minutes."""
+
 
 def join_world() -> tuple[int, int]:
     """Join the process group that ``torchrun`` describes, or a group of one.
@@ -52,7 +56,7 @@ def join_world() -> tuple[int, int]:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
         backend = "gloo" if os.environ["DS_ACCELERATOR"] == "cpu" else "nccl"
-        deepspeed.init_distributed(backend, verbose=False)
+        deepspeed.init_distributed(backend, verbose=False, timeout=PATIENCE)
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -95,7 +99,11 @@ class Engine:
 
     @property
     def module(self) -> nn.Module:
-        """The wrapped module; call it through here so that ZeRO-3 gathers its weights."""
+        """The wrapped module; call it through here so that ZeRO-3 gathers its weights.
+
+        Differentiate what it returns by ``backward`` alone. DeepSpeed takes any other derivative
+        through it for the end of a step: stages 1 and 2 fail, stage 3 may scale it unsaid.
+        """
         engine: nn.Module = self._engine
         return engine
 

@@ -1,16 +1,22 @@
 """What happened to a run: resumed, passed over a checkpoint, skipped, went back, resized, stopped.
 
 A log, not a record: two runs with equal results may have different events. So it stays in the work
-folder beside the records and is never part of an output. Each event is said as well.
+folder beside the records and is never part of an output. Each event is said as well; the stage's
+MLflow run gets the log and how many there were of each kind.
 """
 
-import json
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tasks.progress import say
+from tasks.training.records import append_line, whole_lines
+
+EVENTS = "events.jsonl"
+"""File of the events, in the work folder."""
+KINDS = ("resumed", "unusable", "resized", "skipped", "rolled_back", "collapsed", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,7 @@ class Events:
         """Say what happened and append it.
 
         Args:
-            kind: One of ``resumed, unusable, resized, skipped, rolled_back, collapsed, stopped``.
+            kind: One of ``KINDS``.
             step: The step that it happened at.
             message: For people.
             facts: For machines.
@@ -34,13 +40,14 @@ class Events:
             return
         say(f"train: step {step}: {message}")
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        event = {"time": now, "kind": kind, "step": step, "message": message, **facts}
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(event, allow_nan=False) + "\n")
+        event = {"time": now, "kind": kind, "step": step, "message": message}
+        append_line(self.path, event | facts)
 
     def read(self) -> list[dict[str, Any]]:
         """Return all whole events, oldest first."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return whole_lines(self.path)
+
+    def counts(self) -> dict[str, float]:
+        """Return how many there were of each kind, 0 where none, over all attempts of the run."""
+        found = Counter(event["kind"] for event in self.read())
+        return {kind: float(found[kind]) for kind in KINDS}

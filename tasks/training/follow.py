@@ -18,7 +18,7 @@ from pathlib import Path
 from tasks.errors import DataError, ParamsError, Preempted, StageFailed, TesseraError
 from tasks.preempted import leave_with, when_asked
 from tasks.progress import say
-from tasks.training.launcher import LAUNCHER, POLL_S, STOPPED, attend, published_of, start
+from tasks.training.launcher import LAUNCHER, POLL_S, attend, published_of, start, was_preempted
 from tasks.workspace import Workspace, find_workspace
 
 TRAININGS = ("pretrain", "distill")
@@ -106,7 +106,7 @@ def _took_part(workspace: Workspace, stage: str) -> bool:
     code, asked = attend(process, job.parent, end_if_abandoned)
     if abandoned:
         return False
-    if (job.parent / STOPPED).exists() or (code and asked):
+    if was_preempted(job.parent, code, asked=asked):
         raise Preempted(where=stage)
     if code:
         raise StageFailed(

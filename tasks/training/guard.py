@@ -1,8 +1,8 @@
 """Which steps are taken: not those whose loss or gradient says that something went wrong.
 
 The one idea: a step is judged by the steps before it, and by nothing else. Its loss and its global
-gradient norm must be finite and lie no more than some standard deviations above the mean of the last
-accepted steps; else weights and optimiser stay as they are. A run that skips too often in a row goes
+gradient norm must be finite, and its loss no more than some standard deviations above the mean of the
+last accepted steps; else weights and optimiser stay as they are. A run that skips too often in a row goes
 back to its last checkpoint and past the data that it could not digest; one that goes back too often
 ends.
 
@@ -11,6 +11,10 @@ remembers is in its state, so a resumed run decides as the uninterrupted one.
 
 Decision: one-sided, since a loss that falls fast is no fault; and until a quarter of the window
 is full, at least 8 steps, all that is finite is accepted: the scatter of a few steps says little.
+
+Decision: a finite gradient norm is no ground to skip. Clipping bounds what it can do, and a sound
+training may raise it tenfold within ten steps while its loss falls, as students do in their warm-up;
+a limit on it would then skip every step that follows.
 """
 
 import math
@@ -22,7 +26,7 @@ from typing import Any, Self
 from tasks.params import GuardParams
 
 _SLACK = 0.01
-"""Share of the mean that a number may exceed it by, however little the last steps differed."""
+"""Share of the mean that a loss may exceed it by, however little the last steps differed."""
 
 
 @dataclass(slots=True)
@@ -30,8 +34,8 @@ class Guard:
     """The judge of one run."""
 
     params: GuardParams
-    accepted: deque[tuple[float, float]] = field(default_factory=deque)
-    """Loss and gradient norm of the last accepted steps."""
+    accepted: deque[float] = field(default_factory=deque)
+    """Losses of the last accepted steps."""
     in_a_row: int = 0
     """Steps that were skipped since the last accepted one."""
     rollbacks: int = 0
@@ -46,7 +50,7 @@ class Guard:
             self.in_a_row += 1
             return fault
         self.in_a_row = 0
-        self.accepted.append((loss, norm))
+        self.accepted.append(loss)
         while len(self.accepted) > self.params.window:
             self.accepted.popleft()
         return None
@@ -68,7 +72,7 @@ class Guard:
     def state(self) -> dict[str, Any]:
         """Return all that it remembers, as JSON."""
         return {
-            "accepted": [list(pair) for pair in self.accepted],
+            "accepted": list(self.accepted),
             "in_a_row": self.in_a_row,
             "rollbacks": self.rollbacks,
             "offset": self.offset,
@@ -77,20 +81,18 @@ class Guard:
     @classmethod
     def restored(cls, params: GuardParams, state: dict[str, Any]) -> Self:
         """Make the guard that ``state`` was taken from."""
-        pairs = deque((float(loss), float(norm)) for loss, norm in state["accepted"])
-        return cls(params, pairs, *(int(state[k]) for k in ("in_a_row", "rollbacks", "offset")))
+        accepted = deque(float(loss) for loss in state["accepted"])
+        return cls(params, accepted, *(int(state[k]) for k in ("in_a_row", "rollbacks", "offset")))
 
     def _fault(self, loss: float, norm: float) -> str | None:
-        for name, number, which in (("loss", loss, 0), ("gradient norm", norm, 1)):
+        for name, number in (("loss", loss), ("gradient norm", norm)):
             if not math.isfinite(number):
                 return f"{name} {number}"
-            limit = self._limit([pair[which] for pair in self.accepted])
-            if number > limit:
-                return f"{name} {number:.4g}, above {limit:.4g}"
-        return None
+        limit = self._limit()
+        return f"loss {loss:.4g}, above {limit:.4g}" if loss > limit else None
 
-    def _limit(self, numbers: list[float]) -> float:
-        if len(numbers) < max(8, self.params.window // 4):
+    def _limit(self) -> float:
+        if len(self.accepted) < max(8, self.params.window // 4):
             return math.inf
-        mean = fmean(numbers)
-        return mean + max(self.params.sigmas * pstdev(numbers), _SLACK * abs(mean))
+        mean = fmean(self.accepted)
+        return mean + max(self.params.sigmas * pstdev(self.accepted), _SLACK * abs(mean))

@@ -18,23 +18,34 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.errors import Preempted, StageFailed, TesseraError
-from tasks.files import write_json
+from tasks.files import sync_file, sync_folder, write_json
 from tasks.lifeline import asked_first, die_with_runner
 from tasks.params import TrainingParams
 from tasks.preempted import when_asked
 from tasks.stage import Stage
 from tasks.streaming.damage import SKIP, read_skipped
-from tasks.tracking import EXECUTION_TAG
+from tasks.tracking import EXECUTION_TAG, beside_an_error
 from tasks.training.devices import share_of_devices
-from tasks.training.launcher import JOB, LAUNCHER, STOPPED, attend, published, request_of, start
+from tasks.training.events import EVENTS, Events
+from tasks.training.launcher import (
+    FAILED,
+    JOB,
+    LAUNCHER,
+    STOPPED,
+    WEIGHTS,
+    attend,
+    forget_ends,
+    published,
+    request_of,
+    start,
+    was_preempted,
+)
 from tasks.training.metering import SPEED, summarise
 from tasks.training.objective import Objective
 from tasks.training.records import Record, Recorder
 from tasks.training.selection import open_selection
 from tasks.training.trainer import train
 from tasks.workspace import Workspace
-
-_WEIGHTS = "weights.safetensors"
 
 AnyParams = TypeVar("AnyParams", bound=TrainingParams)
 
@@ -102,9 +113,11 @@ def run_training(
                 weights = train(build(job, params), params, stage.work, recorder, selection)
             else:
                 weights = _train_elsewhere(module_name, job, processes, stage.workspace, recorder)
-    finally:
-        recorder.flush()
-        speed.flush()
+    except BaseException:
+        with beside_an_error():
+            _report(stage, recorder, speed)
+        raise
+    _report(stage, recorder, speed)
     stage.measured["training"] = total = summarise(speed.read())
     stage.tracker.log_metrics([{f"speed.{name}": value for name, value in total.items()}])
     if params.stream.on_damage == SKIP:
@@ -114,14 +127,25 @@ def run_training(
     return weights, recorder
 
 
+def _report(stage: Stage, recorder: Recorder, speed: Recorder) -> None:
+    """Hand over what is left of the records, and attach and count what happened to the run."""
+    recorder.flush()
+    speed.flush()
+    events = Events(stage.work / EVENTS)
+    counts = {f"events.{kind}": count for kind, count in events.counts().items()}
+    stage.tracker.log_metrics([counts])
+    if events.path.exists():
+        stage.tracker.log_file(events.path)
+
+
 def _train_elsewhere(
     module_name: str, job: Job, processes: int, workspace: Workspace, recorder: Recorder
 ) -> dict[str, Tensor]:
     """Train in processes of their own; one that ended before is not started again."""
     work = Path(job.work)
-    if not (work / _WEIGHTS).exists():
+    if not (work / WEIGHTS).exists():
         write_json(work / "job.json", asdict(job))
-        (work / STOPPED).unlink(missing_ok=True)
+        forget_ends(work)
         with published(workspace, job.stage, work / "job.json") as (attempt, beat):
             process = start(module_name, work / "job.json", attempt, processes)
 
@@ -131,20 +155,20 @@ def _train_elsewhere(
 
             code, asked = attend(process, work, meanwhile)
         _check(job, code, asked)
-    return load_file(work / _WEIGHTS)
+    return load_file(work / WEIGHTS)
 
 
 def _check(job: Job, code: int, asked: bool) -> None:
     """Say how a training ended that did not reach its end."""
-    stopped = Path(job.work) / STOPPED
-    if stopped.exists():
-        raise Preempted(json.loads(stopped.read_text())["step"], where=job.stage)
-    if code and asked:
-        raise Preempted(where=job.stage)  # before the first step, or after the last
-    if code:
+    work = Path(job.work)
+    if was_preempted(work, code, asked=asked):
+        stopped = work / STOPPED
+        step = json.loads(stopped.read_text())["step"] if stopped.exists() else None
+        raise Preempted(step, where=job.stage)
+    if code or not (work / WEIGHTS).exists():
         raise StageFailed(
             "the training processes to finish",
-            found=f"exit code {code}",
+            found=f"exit code {code}" if code else "a launcher that ended, and no weights",
             where=job.stage,
             mend="The first error above says why; running again resumes at the last checkpoint.",
         )
@@ -168,11 +192,14 @@ def train_as_worker(
             write_json(work / STOPPED, {"step": request.step})
         _leave_together()
     except TesseraError as error:
+        (work / FAILED).touch()
         sys.exit(f"tessera: {type(error).__name__}: {error}")
     if dist.get_rank() == 0:
-        aside = work / f".{_WEIGHTS}.part"
+        aside = work / f".{WEIGHTS}.part"
         save_file(weights, aside)
-        aside.replace(work / _WEIGHTS)
+        sync_file(aside)
+        aside.replace(work / WEIGHTS)
+        sync_folder(work)
     _leave_together()
 
 

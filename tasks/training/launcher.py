@@ -13,6 +13,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,8 +34,16 @@ LAUNCHER = "TESSERA_LAUNCHER"
 STOPPED = "stopped.json"
 """File in the work folder that says at which step a training ended on request."""
 
+WEIGHTS = "weights.safetensors"
+"""File in the work folder that a training leaves at its end."""
+
+FAILED = "failed"
+"""File in the work folder that says that a process ended with an error of its own."""
+
 POLL_S = 2.0
 """Seconds between two beats of a published job."""
+
+_LATE_S = 90.0  # network file systems show another machine's new file up to a minute late
 
 
 def launcher_of(processes: int) -> list[str]:
@@ -103,6 +112,35 @@ def attend(
                 return process.wait(POLL_S), request.exists()
             except subprocess.TimeoutExpired:
                 meanwhile()
+
+
+def forget_ends(work: Path) -> None:
+    """Forget how an earlier attempt ended, before the next is started."""
+    for name in (STOPPED, FAILED):
+        (work / name).unlink(missing_ok=True)
+
+
+def was_preempted(work: Path, code: int, *, asked: bool) -> bool:
+    """Return whether a training ended because it was asked to, and is to be run again.
+
+    One that was asked before its first step or after its last has saved nothing and leaves with an
+    error code. So does one whose process failed, and ``torchrun`` and ``srun`` then ask the others
+    to end: the request is their answer, and no reason to fail again and again. What one that ended
+    well has left may be seen late, and is waited for.
+
+    Args:
+        work: Work folder of the training.
+        code: Exit code of its launcher.
+        asked: Whether anybody was asked to end.
+    """
+    limit = time.monotonic() + _LATE_S
+    while code == 0 and not any((work / name).exists() for name in (STOPPED, WEIGHTS)):
+        if time.monotonic() > limit:
+            break
+        time.sleep(POLL_S)
+    if (work / STOPPED).exists():
+        return True
+    return code != 0 and asked and not (work / FAILED).exists()
 
 
 def request_of(work: Path) -> Path:

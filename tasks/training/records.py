@@ -5,8 +5,10 @@ the steps that it is about to repeat.
 """
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -37,8 +39,7 @@ class Recorder:
 
     def add(self, record: Record) -> None:
         """Append a step's numbers."""
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
+        append_line(self.path, record)
         self._waiting += 1
         if self._waiting == _FLUSH_EVERY:
             self.flush()
@@ -58,11 +59,32 @@ class Recorder:
 
     def read(self) -> list[Record]:
         """Return all whole records; a line that a crash cut short is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return whole_lines(self.path)
 
     def write_curves(self, path: Path) -> None:
         """Write all records as a CSV table, one row a step, for plots."""
         pd.DataFrame(self.read()).to_csv(path, index=False, float_format="%.7g")
+
+
+def append_line(path: Path, content: Mapping[str, Any]) -> None:
+    """Append a JSON object as a line, in the place of one that a crash cut short.
+
+    Raises:
+        ValueError: A number is not finite, which JSON cannot say.
+    """
+    line = json.dumps(content, allow_nan=False).encode() + b"\n"
+    with path.open("a+b") as stream:
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                stream.seek(0)
+                stream.truncate(stream.read().rfind(b"\n") + 1)
+        stream.write(line)
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file of lines; one that a crash cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

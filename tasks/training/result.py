@@ -99,7 +99,8 @@ class Result:
             "dpixels_seen": section.steps * section.batch_size,
             "selected_step": best.step,
         }
-        numbers = {name: facts[name] for name in ("pearson", "spearman") if facts[name] is not None}
+        known = ("n", "pearson", "spearman")
+        numbers = {name: facts[name] for name in known if facts[name] is not None}
         metrics = {f"loss_against_score.{name}": value for name, value in numbers.items()}
         stage.tracker.log_metrics([{"selected_step": best.step, "step": section.steps} | metrics])
         say(f"{stage.name}: {facts['reason']}")

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tasks.errors import DataError
+from tasks.files import sync_file
 from tasks.params import TrainingParams
 from tasks.streaming.stream import Stream, open_stream
 from tasks.training.checkpoints import (
@@ -24,7 +25,7 @@ from tasks.training.checkpoints import (
     save_checkpoint,
 )
 from tasks.training.engine import Engine
-from tasks.training.events import Events
+from tasks.training.events import EVENTS, Events
 from tasks.training.guard import Guard
 from tasks.training.objective import Objective, encoder_part
 from tasks.training.records import Record, Recorder
@@ -58,7 +59,7 @@ class Run:
         self._work, self._checkpoints = work, work / "checkpoints"
         self._identity = Identity(params.model_dump(mode="json"), objective.source.fingerprint)
         self.is_first = dist.get_rank() == 0
-        self.events = Events(work / "events.jsonl", self.is_first)
+        self.events = Events(work / EVENTS, self.is_first)
         self.step, self.guard = 0, Guard(params.guard)
         self.stream = self._open_stream()
         sharding = read_sharding(find_workspace().root / params.execution.deepspeed)
@@ -81,13 +82,15 @@ class Run:
         return self.guard.in_a_row == 0 and self.is_due(self.params.execution.checkpoint_every)
 
     def resume(self) -> None:
-        """Go on at the newest checkpoint, if there is one."""
+        """Go on at the newest checkpoint, or begin, with one of the beginning to go back to."""
         found = self._find()
-        if found:
+        if found is None or found.step == 0:
+            # The beginning is made anew, not read: DeepSpeed cannot convert it for other processes.
+            self.save()
+        else:
             self._load(found)
             self.events.add("resumed", self.step, "resumed from its checkpoint")
-            if self.is_first:
-                retire(self._checkpoints, self.params.execution)
+            self._retire()
         self._rewind()
 
     def step_if_admitted(self, loss: Tensor, rate: float) -> Record:
@@ -118,7 +121,9 @@ class Run:
         return numbers
 
     def save(self) -> None:
-        """Commit a checkpoint."""
+        """Commit a checkpoint, after the records of the steps before it."""
+        if self.is_first and self.recorder.path.exists():
+            sync_file(self.recorder.path)
         facts: dict[str, Any] = {
             "settings": self._identity.settings,
             "data": self._identity.data,
@@ -126,8 +131,7 @@ class Run:
             "due": self.checkpoint_is_due,
         }
         save_checkpoint(self.engine, self._checkpoints, facts, self.step)
-        if self.is_first:
-            retire(self._checkpoints, self.params.execution)
+        self._retire()
 
     def go_back(self) -> None:
         """Go back to the last checkpoint that was due, and past all batches that were seen since.
@@ -179,6 +183,10 @@ class Run:
             before = f"{found.manifest['world']} processes at ZeRO {found.manifest['zero_stage']}"
             now = f"{dist.get_world_size()} at ZeRO {self.engine.zero_stage}"
             self.events.add("resized", self.step, f"written by {before}, read by {now}")
+
+    def _retire(self) -> None:
+        if self.is_first:
+            retire(self._checkpoints, self.params.execution, self.step)
 
     def _rewind(self) -> None:
         """Take batches and records from the step that comes next."""

@@ -21,11 +21,12 @@ from typing import Any
 import torch.distributed as dist
 
 from tasks.errors import ParamsError, StageFailed
+from tasks.lifeline import PARENT
 from tasks.training.checkpoints import STATE, Found
 from tasks.training.engine import Engine
 
 _LIMIT_S = 1200
-"""Less than the half hour after which processes that wait for each other give up."""
+"""Less than the time after which the processes that wait for it give up (``engine.PATIENCE``)."""
 _PARTS = ("fp32", "exp_avg", "exp_avg_sq")
 
 
@@ -83,11 +84,13 @@ def _convert(written: Path, universal: Path, names: list[str]) -> str | None:
     """Convert, and return what went wrong, if anything."""
     universal.mkdir(parents=True)
     command = [
+        # An orphan would write beside the conversion of the next attempt.
+        *(sys.executable, "-m", "tasks.lifeline"),
         *(sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"),
         *("--input_folder", str(written), "--output_folder", str(universal)),
         *("--num_extract_workers", "1", "--num_merge_workers", "1"),
     ]
-    environment = os.environ | {"DS_ACCELERATOR": "cpu"}
+    environment = os.environ | {"DS_ACCELERATOR": "cpu", PARENT: str(os.getpid())}
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False

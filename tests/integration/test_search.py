@@ -48,7 +48,7 @@ def logs(project: Workspace) -> dict[str, int]:
 
 def test_trials_are_trained_ranked_tracked_and_not_repeated(project: Workspace) -> None:
     before = project.params.read_bytes()
-    search(project, grid={"learning_rate": [0.001, 0.004]})
+    search(project, grid={"learning_rate": [0.001, 0.004]}, at_once=2)
     rows, trained = table(project), logs(project)
     assert {row["learning_rate"] for row in rows} == {"0.001", "0.004"}
     assert [row["rank"] for row in rows] == ["1", "2"]

@@ -95,6 +95,7 @@ def optimiser(checkpoint: Path) -> Path:
         (lambda c: flip(next(c.glob("state/mp_*"))), "model_states.pt has other bytes"),
         (lambda c: cut(optimiser(c)), "optim_states.pt has other bytes than were written"),
         (lambda c: optimiser(c).unlink(), "optim_states.pt is missing"),
+        (lambda c: (c / "state" / "mp_rank_01_model_states.pt").touch(), "states.pt is not listed"),
         (lambda c: (c / "manifest.json").unlink(), "no manifest.json as it was written"),
         (lambda c: flip(c / "manifest.json"), "no manifest.json as it was written"),
         (lambda c: change(c / "manifest.json", '"offset": 0', '"offset": 1'), "no manifest"),
@@ -150,6 +151,15 @@ def test_with_every_checkpoint_damaged_a_run_begins_anew(
     assert again.kinds == ["unusable", "unusable"]
 
 
+def test_a_damaged_checkpoint_does_not_count_among_those_that_are_kept(
+    copy: Path, corpus: Path
+) -> None:
+    flip(optimiser(copy / "checkpoints" / "step-00000009"))
+    asked = run(copy, corpus, small(checkpoint_every=1), objective=Planted(stop_at=7))
+    assert asked.checkpoints == ["step-00000007", "step-00000008", "step-00000009"]
+    assert asked.kinds == ["unusable", "resumed", "stopped"]
+
+
 def test_checkpoints_of_other_settings_are_refused_by_name(copy: Path, corpus: Path) -> None:
     changed = small(learning_rate=0.5, weight_decay=0.25)
     refused = run(copy, corpus, changed, objective=SMALL)
@@ -179,7 +189,7 @@ def test_the_same_data_elsewhere_is_the_same(
         ({"checkpoint_every": 2, "keep_last": 2}, [8, 9]),
         ({"checkpoint_every": 2, "keep_last": 3}, [6, 8, 9]),
         ({"checkpoint_every": 1, "keep_last": 2, "keep_every": 4}, [4, 8, 9]),
-        ({"checkpoint_every": 100, "keep_last": 2}, [9]),
+        ({"checkpoint_every": 100, "keep_last": 2}, [0, 9]),
     ],
 )
 def test_the_last_are_kept_and_every_so_many_steps_one_for_good(

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from tasks.controlling.compression import fit_components
 from tasks.controlling.page import render, write_results
 from tasks.controlling.scoring import REFERENCE, Control, score_controls
+from tasks.controls import require_own_targets
+from tasks.errors import ParamsError
 from tasks.evaluation.labels import Task
 from tasks.evaluation.probes import folds_of, probe
+from tasks.manifest import MANIFEST, Manifest
 from tasks.params import Params, read_params
 from tests.builders import SECTION
 
@@ -110,6 +113,25 @@ def test_what_a_prefix_retains_is_its_share_of_the_longest() -> None:
     assert short["retained_low"] < short["retained"] < short["retained_high"]
     names = ("retained", "retained_low", "retained_high")
     assert [longest[name] for name in names] == [1.0, 1.0, 1.0]
+
+
+def test_the_longest_prefix_is_the_longest_in_whatever_order_they_are_named() -> None:
+    control = Control(REFERENCE, "", [features(noise=1)])
+    falling = SMALL.model_copy(update={"prefixes": (8, 4, 2)})
+    rows = {row["prefix"]: row for row in score_controls([control], tasks(), falling)}
+    assert rows[8]["retained"] == 1.0
+    assert rows[2]["retained"] == scored(control)[REFERENCE, 2]["retained"]
+
+
+def test_targets_of_a_teacher_from_outside_are_refused(tmp_path: Path) -> None:
+    def made_from(parents: dict[str, str]) -> Path:
+        manifest = Manifest("cache_targets", "", {}, parents, "", "", {}, {})
+        (tmp_path / MANIFEST).write_bytes(manifest.to_bytes())
+        return tmp_path
+
+    require_own_targets(made_from({"pack": "0" * 64, "pretrain": "1" * 64}))
+    with pytest.raises(ParamsError, match=r"those of the teacher 2222.*cache_targets\.teacher"):
+        require_own_targets(made_from({"pack": "0" * 64, "teacher": "2" * 64}))
 
 
 def test_prefix_that_a_control_does_not_reach_is_left_out() -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tasks.params import PretrainParams
+from tasks.training.objective import Batch, Work
 from tests.corpora import make_dpixels, write_corpus
 from tests.training_objectives import Planted, Small, teacher
 from tests.training_runs import run, small
@@ -82,6 +83,35 @@ def test_the_teacher_has_none_of_torchs_and_no_state_that_processes_could_differ
     torchs = nn.modules.batchnorm._BatchNorm
     assert not [part for part in module.modules() if isinstance(part, torchs)]
     assert not [name for name, _ in module.named_buffers() if "running" in name]
+
+
+class Outside(Planted):
+    """Makes an objective that differentiates what the engine's module returns by itself."""
+
+    def __call__(self, corpus: Path, params: PretrainParams) -> Small:
+        """Make it."""
+        objective = super().__call__(corpus, params)
+        begin = objective.work
+
+        def work(module: nn.Module, batch: Batch) -> Work:
+            inputs = torch.zeros(1, 8, requires_grad=True)
+            torch.autograd.grad(module(inputs).sum(), inputs)
+            return begin(module, batch)
+
+        objective.work = work  # type: ignore[method-assign]  # of this one alone
+        return objective
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
+def test_deepspeed_takes_any_derivative_through_its_module_for_the_end_of_a_step(
+    stage: int, corpus: Path, tmp_path: Path
+) -> None:
+    """Why a replay takes its slopes inside the module; ``test_pretraining_engine.py`` runs it."""
+    params = small(deepspeed=f"infra/deepspeed/zero{stage}.json")
+    ended = run(tmp_path, corpus, params, objective=Outside())
+    assert ended.error.startswith("IndexError")
+    assert "reduce_ipg_grads" in (tmp_path / "log-0.txt").read_text()
 
 
 class WithStaleLock(Planted):

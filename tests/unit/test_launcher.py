@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,17 @@ from tasks.files import write_json
 from tasks.preempted import ends_on_request, mark_of, when_asked
 from tasks.training.devices import VISIBLE, share_of_devices
 from tasks.training.follow import Heard, follow
-from tasks.training.launcher import LAUNCHER, launcher_of, published, published_of
+from tasks.training.launcher import (
+    FAILED,
+    LAUNCHER,
+    STOPPED,
+    WEIGHTS,
+    forget_ends,
+    launcher_of,
+    published,
+    published_of,
+    was_preempted,
+)
 from tasks.workspace import Workspace
 
 
@@ -47,6 +57,27 @@ def test_launcher_that_is_no_command_is_refused(
         ParamsError, match=r"TESSERA_LAUNCHER: expected a command .* 'srun torchrun"
     ):
         launcher_of(1)
+
+
+@pytest.mark.parametrize(
+    ("left", "code", "asked", "again"),
+    [
+        ([STOPPED], 0, True, True),
+        ([STOPPED], 1, False, True),  # torchrun itself was asked
+        ([], 1, True, True),
+        ([], 1, False, False),
+        ([FAILED], 1, True, False),  # torchrun asked the others, since one had failed
+        ([WEIGHTS], 0, True, False),
+    ],
+)
+def test_training_that_failed_is_not_run_again_because_the_others_were_then_asked_to_end(
+    left: list[str], code: int, asked: bool, again: bool, tmp_path: Path
+) -> None:
+    for name in left:
+        (tmp_path / name).touch()
+    assert was_preempted(tmp_path, code, asked=asked) is again
+    forget_ends(tmp_path)
+    assert was_preempted(tmp_path, 1, asked=False) is False
 
 
 def test_published_job_is_alive_only_once_it_has_beaten_while_we_listened(
@@ -179,6 +210,19 @@ with share_of_devices(Workspace(Path({str(project.root)!r})), "pretrain", 3):
         with share_of_devices(project, "distill@N", 1) as taken:
             assert taken[0] in {"4", "6", "GPU-1f"}
         assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("three_cards")
+def test_jobs_of_slurm_whose_cards_have_the_same_number_do_not_wait_for_each_other(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm numbers the cards of each job from 0, whichever they are."""
+    with ExitStack() as held:
+        for job in ("71", "72"):
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+            monkeypatch.setenv(VISIBLE, "0")
+            share = share_of_devices(project, f"distill@{job}", 1)
+            assert held.enter_context(share) == ["0"]
 
 
 @pytest.mark.usefixtures("three_cards")

@@ -176,3 +176,18 @@ def test_a_low_rank_that_passes_is_not_said_and_a_second_collapse_is() -> None:
     shares = [0.0] * (LOOKS - 1) + [0.5] + [0.0] * LOOKS + [0.5] + [0.0] * LOOKS
     said = [at for at, share in enumerate(shares) if watch.observe(look(share))]
     assert said == [2 * LOOKS - 1, 3 * LOOKS]
+
+
+def test_a_line_that_a_crash_cut_short_makes_room_for_the_next(tmp_path: Path) -> None:
+    path = tmp_path / SPEED
+    for whole in ("", '{"step": 0}\n', '{"step": 0}\n{"step": 1}\n'):
+        path.write_text(whole + '{"step": 9, "seco')
+        assert len(Recorder(path).read()) == whole.count("\n")
+        Recorder(path).add({"step": 2})
+        assert path.read_text() == whole + '{"step": 2}\n'
+
+
+def test_a_number_that_json_cannot_say_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Recorder(tmp_path / SPEED).add({"step": 0, "seconds": float("nan")})
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import DigestMismatch, LineageError, TrackingError
+from tasks.errors import DigestMismatch, LineageError, Preempted, TrackingError
 from tasks.manifest import MANIFEST, read_manifest
 from tasks.params import read_params
 from tasks.stage import Stage, run_stage
@@ -67,6 +67,18 @@ def test_failing_body_leaves_no_output_and_says_so_in_mlflow(workspace: Workspac
     found = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert [r.info.status for r in found] == ["FAILED"]
     assert "expected x; found y" in found[0].data.tags["tessera.error"]
+
+
+def test_the_reason_of_an_end_is_not_replaced_by_a_store_that_does_not_answer(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def lose_the_store_and_be_asked_to_end(stage: Stage) -> None:
+        stage.tracker.client.delete_run(stage.tracker.run_id)  # it refuses further news
+        raise Preempted(3)
+
+    with pytest.raises(Preempted):
+        run(workspace, lose_the_store_and_be_asked_to_end)
+    assert "could not be recorded in MLflow" in capfd.readouterr().out
 
 
 def test_failing_rerun_keeps_the_old_output(workspace: Workspace) -> None:

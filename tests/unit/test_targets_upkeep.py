@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,22 @@ def test_a_taken_entry_counts_as_used(bench: Bench) -> None:
         os.utime(place / ENTRY, (0, 0))
     bench.cache()
     assert min(one.used for one in list_entries(TargetStore(bench.store))).year > 2000
+
+
+def test_an_entry_that_is_removed_while_it_is_taken_was_taken_whole(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.cache()
+    output, touch = bytes_below(bench.output), os.utime
+
+    def remove_first(path: Path) -> None:
+        shutil.rmtree(path.parent)
+        touch(path)
+
+    monkeypatch.setattr("tasks.targets.store.os.utime", remove_first)
+    bench.cache()
+    assert bench.entries() == {}
+    assert bytes_below(bench.output) == output
 
 
 def bytes_below_entries(bench: Bench) -> dict[str, dict[str, bytes]]:

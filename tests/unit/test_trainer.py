@@ -11,14 +11,17 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from torch import nn
 
-from tasks.errors import DataError
+from tasks.errors import DataError, StageFailed
 from tasks.files import write_json
 from tasks.params import PretrainParams
 from tasks.pretrain import TeacherObjective
 from tasks.stage import Stage
+from tasks.training.events import KINDS
 from tasks.training.launch import Job, run_training
-from tasks.training.launcher import JOB
+from tasks.training.launcher import JOB, LAUNCHER
+from tasks.training.objective import Batch, Work
 from tasks.training.records import Recorder
 from tasks.training.selection import open_selection
 from tasks.training.trainer import learning_rate
@@ -175,19 +178,84 @@ def test_damage_ends_a_run_of_two_processes_and_is_said_in_a_line(
     assert f"{shard}, block 4: expected sha256" in done.stderr
     assert "Traceback" not in done.stderr.split("ShardDamaged", maxsplit=1)[0]
     assert not (tmp_path / "work" / "weights.safetensors").exists()
+    # By which the stage knows it from a request to end, which torchrun makes of the other one.
+    assert (tmp_path / "work" / "failed").exists()
 
 
-class Silent:
-    """A tracker that nobody reads."""
+def test_launcher_that_ends_without_having_trained_is_refused(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that puts the training into a queue."""
+    monkeypatch.setenv(LAUNCHER, "true")
+    monkeypatch.setattr("tasks.training.launcher._LATE_S", 0.0)
+    stage = stage_of(tmp_path, corpus)
+    with pytest.raises(StageFailed, match="found a launcher that ended, and no weights"):
+        run_training("tasks.pretrain", TeacherObjective, stage, small())
+
+
+class Remembering:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, float] = {}
+        self.files: dict[str, str] = {}
 
     def log_metrics(self, rows: list[dict[str, float]]) -> None:
         """Take records."""
+        for row in rows:
+            self.last |= row
 
     def log_speed(self, rows: list[dict[str, float]]) -> None:
         """Take what was metered."""
 
+    def log_file(self, path: Path) -> None:
+        """Take a file."""
+        self.files[path.name] = path.read_text()
+
     def set_tags(self, tags: dict[str, str]) -> None:
         """Take tags."""
+
+
+def stage_of(folder: Path, pack: Path) -> Stage:
+    for name in ("build", "work"):
+        (folder / name).mkdir()
+    return Stage(
+        "pretrain",
+        Workspace(folder),
+        {"pack": pack},
+        *(folder / "build", folder / "work"),
+        cast(Any, Remembering()),
+    )
+
+
+class Failing(TeacherObjective):
+    """A teacher whose fifth batch cannot be computed."""
+
+    def work(self, module: nn.Module, batch: Batch) -> Work:
+        """Begin a step."""
+        if batch.step == 4:
+            raise ZeroDivisionError
+        return super().work(module, batch)
+
+
+def test_what_happened_to_a_run_is_counted_and_attached_however_it_ends(
+    tmp_path: Path, corpus: Path
+) -> None:
+    stage = stage_of(tmp_path, corpus)
+    tracker = cast(Any, stage.tracker)
+
+    def found() -> tuple[dict[str, float], list[str]]:
+        counts = {n: value for n, value in tracker.last.items() if n.startswith("events.")}
+        lines = tracker.files.get("events.jsonl", "").splitlines()
+        return counts, [json.loads(line)["kind"] for line in lines]
+
+    none = {f"events.{kind}": 0.0 for kind in KINDS}
+    for expected in ((none, []), (none | {"events.resumed": 1.0}, ["resumed"])):
+        with pytest.raises(ZeroDivisionError):
+            run_training("tasks.pretrain", Failing, stage, small())
+        assert found() == expected
+    run_training("tasks.pretrain", TeacherObjective, stage, small())
+    assert found() == (none | {"events.resumed": 2.0}, ["resumed", "resumed"])
 
 
 def test_blocks_that_were_skipped_are_in_the_output_and_its_counts(
@@ -195,16 +263,8 @@ def test_blocks_that_were_skipped_are_in_the_output_and_its_counts(
 ) -> None:
     shutil.copytree(corpus, tmp_path / "pack")
     shard = damage_block(tmp_path / "pack", 4)
-    for name in ("build", "work"):
-        (tmp_path / name).mkdir()
     stream = {"lanes": 4, "window_blocks": 2, "on_damage": "skip", "max_damaged_share": 0.5}
-    stage = Stage(
-        "pretrain",
-        Workspace(tmp_path),
-        {"pack": tmp_path / "pack"},
-        *(tmp_path / "build", tmp_path / "work"),
-        cast(Any, Silent()),
-    )
+    stage = stage_of(tmp_path, tmp_path / "pack")
     run_training("tasks.pretrain", TeacherObjective, stage, small(stream=stream))
     skipped = json.loads((tmp_path / "build" / "skipped_blocks.json").read_text())
     assert stage.counts == {"skipped_blocks": 1}

@@ -115,6 +115,7 @@ def test_the_table_has_loss_and_score_of_the_same_weights_and_their_correlation(
     assert content["spearman"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-6)
     tracked = cast(Any, stage.tracker).rows[-1]
     assert tracked["loss_against_score.pearson"] == content["pearson"]
+    assert tracked["loss_against_score.n"] == 4
 
 
 def test_without_a_probe_the_last_weights_are_the_result_and_it_is_said(

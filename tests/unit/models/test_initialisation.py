@@ -29,12 +29,18 @@ def test_starting_values_follow_the_table() -> None:
     initialise(teacher, seed=1)
     state = teacher.state_dict()
     assert not state["fusion_modality_embed"].any()
-    weight = state["s2_backbone.embedding.2.weight"]
-    bound = weight.shape[1] ** -0.5
-    assert bound * 0.99 < weight.abs().max() <= bound
+    he = 6**0.5
+    for name, gain in (
+        ("s2_backbone.embedding.0.weight", 4 * he),
+        ("s2_backbone.embedding.2.weight", he),
+        ("dim_reducer.0.weight", 1),
+    ):
+        weight = state[name]
+        bound = gain * weight.shape[1] ** -0.5
+        assert bound * 0.99 < weight.abs().max() <= bound, name
     for norm in ("norm1", "q_norm"):
-        gain = state[f"fusion_transformer.layers.0.{norm}.weight"]
-        assert torch.equal(gain, torch.ones_like(gain))
+        weight = state[f"fusion_transformer.layers.0.{norm}.weight"]
+        assert torch.equal(weight, torch.ones_like(weight))
     assert not state["s2_backbone.embedding.2.bias"].any()
     assert not state["fusion_transformer.layers.0.norm1.bias"].any()
 

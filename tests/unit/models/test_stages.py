@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.stages import Moments, Products, Staged, statistics, together, whole
+from models.stages import ColumnSums, Products, Staged, statistics, together, whole
 
 
 def _rows(far: float = 0.0) -> torch.Tensor:
@@ -34,10 +34,10 @@ def test_constant_column_has_no_variance() -> None:
     assert 0.0 <= float(variance) < 1e-9
 
 
-@pytest.mark.parametrize("kind", [Moments, Products])
+@pytest.mark.parametrize("kind", [ColumnSums, Products])
 def test_scalar_product_with_a_slope_is_that_of_the_value(kind: type) -> None:
     x = _rows().double().requires_grad_()
-    row_sum = Moments(x) if kind is Moments else Products(x[0], x[1])
+    row_sum = ColumnSums(x) if kind is ColumnSums else Products(x[0], x[1])
     slope = torch.randn_like(row_sum.value())
     expected = (row_sum.value() * slope).sum()
     found = row_sum.against(slope)
@@ -48,7 +48,7 @@ def test_scalar_product_with_a_slope_is_that_of_the_value(kind: type) -> None:
 
 def test_moments_have_the_gradient_of_finite_differences() -> None:
     x = _rows().double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: Moments(x).value(), x)
+    assert torch.autograd.gradcheck(lambda x: ColumnSums(x).value(), x)
 
 
 def _centred_times(x: torch.Tensor, times: int) -> Staged[torch.Tensor]:
