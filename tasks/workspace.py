@@ -7,6 +7,7 @@ remote). This module is the only reader of environment variables that say where 
 """
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +88,15 @@ class Workspace:
         return self.artifacts.joinpath(*stage.split("@"))
 
     def environment(self) -> dict[str, str]:
-        """Environment for a child process: the caller's, made quiet and kept in the project."""
+        """Environment for a child process: the caller's, made quiet and kept in the project.
+
+        DVC runs the stages' ``python`` by the search path, so this interpreter's folder leads it,
+        whether or not somebody activated the environment.
+        """
         return {
             **os.environ,
             **QUIET,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             "TESSERA_ROOT": str(self.root),
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "DVC_SITE_CACHE_DIR": str(self.state / "dvc-site"),

@@ -32,7 +32,7 @@ WINDOW_STEPS = 10
 
 _SMALLEST_PRODUCT, _LARGEST_PRODUCT = 512, 8192
 _PRODUCT_S = 0.015
-_PEAK_ROUNDS = 3
+_PEAK_ROUNDS, _PEAK_S = 3, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def measure_peak(precision: str = "float32", device: str = "cpu") -> float:
     """Return the operations a second of a large matrix product on the threads at hand.
 
     The product is made larger until it takes a while, so that many threads or a GPU are busy as
-    well; the best of a few of that size counts. It takes about a tenth of a second.
+    well; the best of half a second counts, since one that other programs disturb says too little.
 
     Args:
         precision: ``float32`` or ``bfloat16``.
@@ -76,6 +76,8 @@ def measure_peak(precision: str = "float32", device: str = "cpu") -> float:
         a = torch.ones(size, size, dtype=getattr(torch, precision), device=device)
         seconds = [_time_product(a) for _ in range(_PEAK_ROUNDS)]
         if min(seconds) > _PRODUCT_S or size == _LARGEST_PRODUCT:
+            while sum(seconds) < _PEAK_S:
+                seconds.append(_time_product(a))
             return 2 * size**3 / min(seconds)
         size *= 2
 
