@@ -34,7 +34,7 @@ Pair = tuple[View, View]
 
 
 class Losses(NamedTuple):
-    """The losses of a step over the global batch, equal on all ranks.
+    """The losses of a step over the global batch, equal on all ranks, and the rows that they are of.
 
     A tuple, since engines that shard weights find tensors in tuples, lists and dicts alone.
     """

@@ -55,7 +55,8 @@ class Replay(NamedTuple):
     """A step whose gradient is still to be taken."""
 
     result: Any
-    """What the computation returns over the global batch; equal on all ranks."""
+    """What the computation returns over the global batch, equal on all ranks; of anything that it
+    says of single rows, the first micro-batch's."""
     rows: list[Tensor]
     """Embeddings of each micro-batch, without a graph."""
     terms: Iterator[Tensor]
@@ -152,6 +153,8 @@ def _follow(staged: Staged[R], known: Totals) -> tuple[list[list[RowSum]], Any]:
 def _summed(parts: Iterator[list[Tensor]]) -> list[Tensor]:
     """Add over micro-batches, in float64, and over processes."""
     first = next(parts)
+    if not first:
+        return []  # nothing more is asked for, of these rows or of any
     sums = [part.double() for part in first]
     for part in parts:
         sums = [total.add_(more) for total, more in zip(sums, part, strict=True)]

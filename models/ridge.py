@@ -40,6 +40,9 @@ def classify_out_of_fold(
 
     Returns:
         Predicted classes by width.
+
+    Raises:
+        ValueError: if all items are in one fold, which leaves none to fit on.
     """
     targets = np.eye(int(label.max()) + 1)[label]
     found = _out_of_fold(features, targets, fold, widths, penalty, label=label)
@@ -53,7 +56,7 @@ def regress_out_of_fold(
     widths: Sequence[int],
     penalty: float,
 ) -> dict[int, Float64[np.ndarray, " n"]]:
-    """Predict a quantity of each item; arguments as of `classify_out_of_fold`."""
+    """Predict a quantity of each item; arguments and errors as of `classify_out_of_fold`."""
     found = _out_of_fold(features, target[:, None].astype(np.float64), fold, widths, penalty)
     return {width: predicted[:, 0] for width, predicted in found.items()}
 
@@ -68,7 +71,10 @@ def _out_of_fold(
     label: np.ndarray | None = None,
 ) -> dict[int, Float64[np.ndarray, "n out"]]:
     out = {width: np.empty_like(targets) for width in widths}
-    for number in np.unique(fold):
+    numbers = np.unique(fold)
+    if len(numbers) < 2:
+        raise ValueError(f"expected at least 2 folds, got {len(numbers)}")
+    for number in numbers:
         test = fold == number
         train = ~test
         x = _standardised(features.astype(np.float64), train)

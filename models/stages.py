@@ -7,7 +7,7 @@ all-reduce (`whole`); where the rows do not fit into memory it is many passes ov
 (`models.replay`). The mathematics is written once.
 
 Such a computation is a generator: it yields a list of sums, is sent their totals over the global
-batch, and returns its result, which depends on rows through the totals alone.
+batch, and returns its result. What is differentiated in it depends on rows through the totals alone.
 
 It deliberately holds no formula of an objective: those are in `models.losses`.
 

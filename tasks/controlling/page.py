@@ -104,7 +104,7 @@ def _html(content: Mapping[str, Any], picture: bytes) -> str:
         f'<img alt="Score by prefix of each control" src="data:image/png;base64,{image}">',
         "<h2>Score</h2>",
         _table(content, {(r["control"], r["prefix"]): _cell(r) for r in rows}),
-        "<h2>Share of its own score at full length that a prefix retains</h2>",
+        "<h2>Share of the score at its longest prefix that a control retains</h2>",
         _table(content, {(r["control"], r["prefix"]): _retained(r) for r in rows}),
         f"<h2>Difference to {REFERENCE}, in pairs</h2>",
         _table(content, {(r["control"], r["prefix"]): _difference(r) for r in rows}),

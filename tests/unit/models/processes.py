@@ -17,7 +17,8 @@ def on_processes(
     # The server imports once; a process of its own would for seconds. One that runs already will do.
     context.set_forkserver_preload(["models.pretraining", "models.replay", "models.initialisation"])
     ranks = [
-        context.Process(target=_rank, args=(rank, number, work, folder, arguments))
+        # As daemons: one that waits for a rank that has failed must not outlive the tests.
+        context.Process(target=_rank, args=(rank, number, work, folder, arguments), daemon=True)
         for rank in range(number)
     ]
     for process in ranks:

@@ -1,11 +1,9 @@
 import math
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,8 +16,7 @@ from models.diagnostics import (
     redundancy,
     spread,
 )
-
-NUM_RANKS = 2
+from tests.unit.models.processes import on_processes
 
 
 def rows_of(num: int, width: int, seed: int = 0, offset: float = 0.0) -> Tensor:
@@ -153,22 +150,10 @@ def test_the_covariance_is_looked_at_every_few_steps_only() -> None:
 
 
 def test_two_processes_find_the_diagnostics_of_the_whole_batch(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=_rank, args=(rank, tmp_path)) for rank in range(NUM_RANKS)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(timeout=120)
     expected = diagnose(0, rows_of(21, 4, offset=7.0))
-    for rank in range(NUM_RANKS):
-        found = torch.load(tmp_path / f"{rank}.pt")
+    for found in on_processes(2, _diagnosed, tmp_path):
         assert found == pytest.approx(expected, rel=1e-9)
 
 
-def _rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=NUM_RANKS)
-    mine = torch.split(rows_of(21, 4, offset=7.0), [8, 13])[rank]
-    torch.save(diagnose(0, mine), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+def _diagnosed(rank: int) -> dict[str, float]:
+    return diagnose(0, torch.split(rows_of(21, 4, offset=7.0), [8, 13])[rank])

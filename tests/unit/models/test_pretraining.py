@@ -60,7 +60,7 @@ def test_encoding_in_pieces_changes_nothing(rows_at_once: int) -> None:
     assert_equal(in_pieces, gradients)
 
 
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("number", [1, 2, 4])
 def test_processes_take_the_step_of_one_with_the_whole_batch(number: int, tmp_path: Path) -> None:
     expected = _steps(make_pair(ROWS))
     ranks = on_processes(number, _steps_of_rank, tmp_path, number)
@@ -74,14 +74,14 @@ def test_processes_take_the_step_of_one_with_the_whole_batch(number: int, tmp_pa
 
 def _steps_of_rank(rank: int, number: int) -> list[tuple[Tensor, list[Tensor]]]:
     # Ranks need not hold equally many rows, as long as no pair is parted.
-    bounds = {2: (0, 12, 20), 4: (0, 6, 10, 14, 20)}[number]
+    bounds = {1: (0, 20), 2: (0, 12, 20), 4: (0, 6, 10, 14, 20)}[number]
     return _steps(rows_of(make_pair(ROWS), bounds[rank], bounds[rank + 1]))
 
 
 def _steps(pair: Pair) -> list[tuple[Tensor, list[Tensor]]]:
     """The whole objective in both modes, plain and with all that can be added."""
     plain, rich = make_model(layers=2, mixup=0.0), make_model(prefixes=(6, 16))
-    half = 2 * (len(pair[0][0]) // 4)  # two micro-batches of unequal size, or of one
+    half = 2 * (len(pair[0][0]) // 4)  # two micro-batches, or three
     return [
         *(single_pass(model, pair) for model in (plain, rich)),
         *(replayed(model, pair, half) for model in (plain, rich)),

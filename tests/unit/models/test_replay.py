@@ -1,8 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models.pretraining import split_pair
+from models.replay import replay
 from models.stages import whole
 from tests.unit.models.pretraining_steps import (
     ALPHA,
@@ -65,6 +68,22 @@ def test_an_encoder_that_draws_random_numbers_draws_the_same_in_both_passes() ->
     expected = model(torch.cat(rows, dim=1), whole, alpha=ALPHA).loss
     truth = list(torch.autograd.grad(expected, list(model.parameters())))
     assert_equal(found, truth)
+
+
+def test_rows_are_passed_once_for_each_sum_forward_and_backward_and_no_more() -> None:
+    model, asked = make_model(layers=2), 0
+
+    def run(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return model(*arguments, alpha=ALPHA)
+
+    batches = split_pair(make_pair(ROWS), 4)
+    list(replay(run, batches).terms)
+    # Sums of the batch norm, of the standardisation, and products; the last ones have their slopes
+    # from the result itself. One micro-batch finds that nothing more is asked for, one the result.
+    encoded, forward, backward, again = 1, 3, 2, 1
+    assert asked == len(batches) * (encoded + forward + backward + again) + 2
 
 
 def _away(found: list[Tensor], truth: list[Tensor]) -> float:

@@ -57,3 +57,9 @@ def test_a_class_that_a_training_set_lacks_is_never_predicted() -> None:
     fold = np.where(label == 2, 0, np.arange(40) % 2)
     found = classify_out_of_fold(features, label, fold, (8,), 1.0)[8]
     assert 2 not in found[fold == 0]
+
+
+def test_a_single_fold_leaves_nothing_to_fit_on_and_is_refused() -> None:
+    features, quantity, _ = items(10, seed=1)
+    with pytest.raises(ValueError, match="at least 2 folds, got 1"):
+        regress_out_of_fold(features, quantity, np.zeros(10, np.int64), (8,), 1.0)
