@@ -29,7 +29,8 @@ def _target() -> tuple[str | None, int]:
 
 _TARGET, _AT = _target()
 _COUNT = os.environ.get("CRASH_COUNT")
-_STAGE = os.environ.get("DVC_STAGE", "")
+# DVC names a stage of another folder with its file: infra/controls/dvc.yaml:controls.
+_STAGE = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
 
 if (_COUNT or _STAGE == _TARGET) and f"tasks.{_STAGE.split('@')[0]}" in sys.orig_argv:
     _rename = os.rename
