@@ -52,7 +52,8 @@ from tasks.training.objective import Batch, Objective, Work
 from tasks.training.probe import Probe
 from tasks.training.probing import open_probe, prepare_probe
 from tasks.training.result import Result
-from tasks.workspace import Workspace
+from tasks.training.sharding import read_sharding
+from tasks.workspace import Workspace, find_workspace
 
 _FULL = 0x46554C4C  # keeps the draw of full views apart from those of lengths and rows
 
@@ -66,6 +67,7 @@ class StudentObjective:
     """
 
     def __init__(self, job: Job, params: DistillParams) -> None:
+        _require_equal_calls(params)
         self.params, self._work = params, Path(job.work)
         targets = open_parent(job, "cache_targets", "targets")
         self.source = Source(open_parent(job, "pack", "dpixels"), targets)
@@ -173,6 +175,26 @@ class StudentObjective:
                 distillation_cost(self.config, self.target_dim, n, Observations(*pair))
                 for pair, n in zip(pairs.tolist(), rows.tolist(), strict=True)
             ),
+        )
+
+
+def _require_equal_calls(params: DistillParams) -> None:
+    """Refuse full views under ZeRO 3 on several processes.
+
+    A full view calls a branch once for each bucket, processes have different buckets, and stage 3
+    gathers weights at every call: the processes would wait for each other for ever.
+    """
+    file = params.execution.deepspeed
+    # A launcher's processes are known to it alone, and have not met yet.
+    processes = int(os.environ.get("WORLD_SIZE", params.execution.processes))
+    if not params.full_view_share or processes == 1:
+        return
+    if read_sharding(find_workspace().root / file).stage == 3:
+        raise ParamsError(
+            "ZeRO 1 or 2 where steps have full views on several processes",
+            found=f"full_view_share {params.full_view_share:g}, {processes} processes, {file}",
+            where="distill in params.yaml",
+            mend="Set execution.deepspeed to infra/deepspeed/zero1.json or zero2.json.",
         )
 
 

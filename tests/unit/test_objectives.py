@@ -266,3 +266,15 @@ def test_one_group_of_all_rows_is_the_view_itself(parents: Path, tmp_path: Path)
     target = target_inputs(parts, objective.device)
     _, embedding = objective.module(*as_groups(view), target)
     assert torch.equal(embedding, objective.encoder(*view).detach())
+
+
+def test_full_views_on_several_processes_are_refused_under_zero_3(
+    parents: Path, tmp_path: Path
+) -> None:
+    params: Any = student_settings(
+        full_view_share=1.0, steps=2, processes=2, deepspeed="infra/deepspeed/zero3.json"
+    )
+    ended = run(tmp_path / "work", parents, params, objective=student_for_run)
+    assert all(ended.codes)
+    assert "ZeRO 1 or 2" in ended.error
+    assert "zero3.json" in ended.error
