@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from models.dpixel import DPixels, Series, offsets_of
-from tasks.params import PretrainParams, read_params
+from tasks.params import read_params
+from tasks.settings.training import PretrainParams
 from tasks.shards.index import Block, ShardEntry, write_index
 from tasks.shards.rows import DPIXEL_SCHEMA, encode_dpixels
 from tasks.shards.writer import ShardWriter

@@ -20,7 +20,7 @@ from tasks.evaluation.ground import survey_ground
 from tasks.evaluation.labels import Task, read_tasks
 from tasks.evaluation.probes import folds_of, probe
 from tasks.ingest import Catalogue, make_catalogue
-from tasks.params import EvaluateParams
+from tasks.settings.products import EvaluateParams
 from tasks.tiles import read_tile
 
 Features = npt.NDArray[np.float32]

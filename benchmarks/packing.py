@@ -34,7 +34,7 @@ from benchmarks.tiles import write_tile
 from tasks.files import sync_file
 from tasks.ingest import Catalogue, make_catalogue
 from tasks.pack import pack_archive
-from tasks.params import PackParams
+from tasks.settings.data import PackParams
 
 ROUNDS = 5
 TILES, TILE_PX = 8, 192

@@ -35,8 +35,8 @@ from benchmarks.streaming_memory import measure_memory
 from models.architecture import TeacherConfig
 from models.dpixel import DPixels
 from models.pools import scales
-from tasks.params import PretrainParams
 from tasks.pretrain import TeacherObjective
+from tasks.settings.training import PretrainParams
 from tasks.streaming.corpus import open_corpus
 from tasks.streaming.stream import Stream, open_stream
 from tasks.streaming.windows import Source

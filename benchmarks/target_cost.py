@@ -25,7 +25,8 @@ from models.released import RELEASED_LADDER
 from models.student import STUDENTS
 from models.teacher import TEACHERS, Teacher
 from tasks.distill import StudentObjective
-from tasks.params import DistillParams, read_params
+from tasks.params import read_params
+from tasks.settings.training import DistillParams
 from tasks.shards.index import write_index
 from tasks.shards.rows import encode_targets, target_schema
 from tasks.shards.writer import ShardWriter

@@ -16,8 +16,9 @@ from typing import Any
 
 from tasks.checkpoints import Checkpoint, open_checkpoint
 from tasks.files import write_json
-from tasks.params import CacheTargetsParams, Params
+from tasks.params import Params
 from tasks.progress import say
+from tasks.settings.products import CacheTargetsParams
 from tasks.shards.index import write_index
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.streaming.corpus import Corpus, open_output

@@ -31,10 +31,12 @@ from models.pools import scales as scales_of
 from models.training_cost import StepCost, distillation_cost
 from tasks.errors import ParamsError
 from tasks.packing.normalisation import resolve
-from tasks.params import DistillParams, Params
+from tasks.params import Params
+from tasks.settings.training import DistillParams
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.streaming.stream import Part
 from tasks.streaming.windows import Source
+from tasks.tracked_models import CHECKPOINT_TAG
 from tasks.training.assessing import rebuilt
 from tasks.training.held_out import HeldOut, read_held_out
 from tasks.training.inputs import (
@@ -224,7 +226,7 @@ def distill(workspace: Workspace, params: Params, size: str) -> None:
         _, records = run_training("tasks.distill", build, stage, section)
         result = Result(stage, section, architecture, records)
         digest = result.write()
-        tags = {"tessera.checkpoint": digest, "kind": "student", "size": size}
+        tags = {CHECKPOINT_TAG: digest, "kind": "student", "size": size}
         stage.tracker.log_model(stage.build, name=f"student-{size}", tags=tags)
         result.write_aside("early", section.early_step)
         result.write_aside("late", section.steps)

@@ -25,9 +25,10 @@ from tasks.evaluation.labels import Task, TaskTooSmall, read_tasks
 from tasks.evaluation.leaderboard import Leaderboard, Standing
 from tasks.evaluation.probes import PROBE, folds_of, probe
 from tasks.files import canonical_json, write_bytes, write_json
-from tasks.params import EvaluateParams, Params
+from tasks.params import Params
 from tasks.progress import say, track
 from tasks.scores import COMPOSITES, SCORES, TEACHER
+from tasks.settings.products import EvaluateParams
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.workspace import Workspace
 

@@ -31,9 +31,10 @@ from tasks.files import files_below, write_json
 from tasks.georeference import read_georeference
 from tasks.ingest import Catalogue, Entry, read_catalogue
 from tasks.manifest import describe_files, digest_of
-from tasks.params import ExportParams, Params
+from tasks.params import Params
 from tasks.progress import say, track
 from tasks.scores import SCORES, read_scores
+from tasks.settings.products import ExportParams
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.tiles import REGION, Tile, read_tile
 from tasks.workspace import Workspace

@@ -13,9 +13,10 @@ from typing import Any
 
 from tasks.errors import DigestMismatch
 from tasks.files import canonical_json, sha256_of, write_json
-from tasks.params import Params, Section, read_params
+from tasks.params import Params, read_params
 from tasks.points import FOLDER, describe_points, find_tables
 from tasks.progress import track
+from tasks.settings.section import Section
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.tiles import TileRef, find_labels, find_tiles, tiles_root
 from tasks.workspace import Workspace

@@ -24,8 +24,9 @@ from tasks.packing.scatter import Scattered, scatter
 from tasks.packing.sources import source_keys
 from tasks.packing.spill import open_runs, remove_runs
 from tasks.packing.statistics import STATISTICS, merge, summarise
-from tasks.params import PackParams, Params, ValidateParams
+from tasks.params import Params
 from tasks.progress import say
+from tasks.settings.data import PackParams, ValidateParams
 from tasks.shards.index import write_index
 from tasks.shards.records import entry_of
 from tasks.stage import Stage, run_stage, stage_main

@@ -28,9 +28,11 @@ from models.replay import replay
 from models.stages import alone, whole
 from models.training_cost import StepCost, pretraining_axis, pretraining_cost
 from tasks.packing.normalisation import resolve
-from tasks.params import Params, PretrainParams
+from tasks.params import Params
+from tasks.settings.training import PretrainParams
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.streaming.windows import Source
+from tasks.tracked_models import CHECKPOINT_TAG
 from tasks.training.assessing import rebuilt
 from tasks.training.held_out import HeldOut, read_held_out
 from tasks.training.inputs import open_parent, view_inputs
@@ -176,7 +178,7 @@ def pretrain(workspace: Workspace, params: Params) -> None:
         stage.tracker.log_metrics([{"compute_axis": _compute_axis(section)}])
         digest = Result(stage, section, section.architecture, records).write()
         stage.tracker.log_model(
-            stage.build, name="teacher", tags={"tessera.checkpoint": digest, "kind": "teacher"}
+            stage.build, name="teacher", tags={CHECKPOINT_TAG: digest, "kind": "teacher"}
         )
 
     run_stage(

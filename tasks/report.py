@@ -14,9 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tasks.archive import open_archive
 from tasks.files import write_bytes
 from tasks.manifest import digest_of, read_manifest
-from tasks.params import Params, Section
+from tasks.params import Params
 from tasks.reporting.facts import Run, page_facts
 from tasks.reporting.pictures import map_facts
+from tasks.settings.section import Section
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.workspace import Workspace
 

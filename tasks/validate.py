@@ -16,8 +16,9 @@ import pandas as pd
 from tasks.errors import ValidationFailed
 from tasks.files import write_bytes, write_json
 from tasks.ingest import Catalogue, read_catalogue
-from tasks.params import Params, ValidateParams
+from tasks.params import Params
 from tasks.progress import say, track
+from tasks.settings.data import ValidateParams
 from tasks.stage import Stage, run_stage, stage_main
 from tasks.validation.checks import Check, archive_checks, dpixel_checks
 from tasks.validation.expectations import judge

@@ -1,6 +1,6 @@
 """Settings that several tests start from."""
 
-from tasks.params import EvaluateParams
+from tasks.settings.products import EvaluateParams
 
 SECTION = EvaluateParams(
     seed=3,

@@ -11,7 +11,7 @@ from models.dpixel import DPixels
 from tasks.ingest import Catalogue, make_catalogue, make_tables
 from tasks.pack import pack_archive
 from tasks.packing.sources import accept
-from tasks.params import PackParams
+from tasks.settings.data import PackParams
 from tasks.shards.rows import decode_dpixels
 from tasks.simulate import write_archive
 from tasks.simulator.config import SimulatorConfig

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from tasks.params import Section
 from tasks.registry import registry
+from tasks.settings.section import Section
 from tasks.stage import Stage, run_stage
 from tasks.workspace import Workspace
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from models.dpixel import DPixels
-from tasks.params import PretrainParams, read_params
+from tasks.params import read_params
+from tasks.settings.training import PretrainParams
 from tasks.streaming.corpus import open_corpus
 from tasks.streaming.stream import Part, Stream, open_stream
 from tasks.streaming.windows import Source

@@ -15,7 +15,8 @@ from models.initialisation import initialise
 from models.teacher import Teacher
 from tasks.cache_targets import write_targets
 from tasks.checkpoints import open_checkpoint
-from tasks.params import CacheTargetsParams, read_params
+from tasks.params import read_params
+from tasks.settings.products import CacheTargetsParams
 from tasks.streaming.corpus import Corpus, open_corpus
 from tasks.targets.store import TargetStore
 from tests.corpora import make_dpixels, write_corpus

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from models.collective import all_reduce_sum, world_size
 from models.training_cost import StepCost
-from tasks.params import PretrainParams
 from tasks.pretrain import TeacherObjective
+from tasks.settings.training import PretrainParams
 from tasks.streaming.corpus import open_corpus
 from tasks.streaming.stream import open_stream
 from tasks.streaming.windows import Source

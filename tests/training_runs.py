@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from tasks.params import PretrainParams, read_params
+from tasks.params import read_params
+from tasks.settings.training import PretrainParams
 
 REPOSITORY = Path(__file__).parents[1]
 PRELOAD = [

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from models.hashing import hash_u64
 from tasks.evaluation.labels import Task
 from tasks.evaluation.probes import Score, folds_of, probe
-from tasks.params import EvaluateParams
 from tasks.progress import track
+from tasks.settings.products import EvaluateParams
 
 REFERENCE = "equation 2"
 """The control that the others are compared with."""

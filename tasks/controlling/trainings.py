@@ -14,9 +14,10 @@ from typing import Any, Generic, TypeVar
 from models.architecture import StudentConfig, TeacherConfig
 from tasks.distill import StudentObjective
 from tasks.files import swap_folder, sync_tree
-from tasks.params import DistillParams, Params, PretrainParams
+from tasks.params import Params
 from tasks.pretrain import TeacherObjective
 from tasks.progress import say
+from tasks.settings.training import DistillParams, PretrainParams
 from tasks.stage import Stage
 from tasks.training.launch import Job, run_training
 from tasks.training.objective import Objective

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from models.hashing import hash_u64, uniform
 from tasks.archive import Archive
 from tasks.errors import DataError
-from tasks.params import ProbeParams
+from tasks.settings.products import ProbeParams
 from tasks.tiles import Array, read_label_raster
 
 GROUP_LABEL = "parcel"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from models.hashing import hash_u64
 from tasks.errors import DataError
 from tasks.evaluation.ground import GROUP_LABEL, Flags, Ground, Ints, read_label
-from tasks.params import EvaluateParams
+from tasks.settings.products import EvaluateParams
 from tasks.tiles import Array
 
 _QUARTILES = (0.25, 0.5, 0.75)

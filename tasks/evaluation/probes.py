@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # sh
 from models.scores import balanced_accuracy, chance_adjusted_accuracy, clipped_r2
 from tasks.evaluation.labels import Task
 from tasks.evaluation.resampling import Array, resampled_scores
-from tasks.params import EvaluateParams
+from tasks.settings.products import EvaluateParams
 
 PROBE = "mean-fill, standardise, logistic C=0.1 balanced | ridge alpha=10; grouped k-fold /1"
 """Part of the suite's digest: other probes give scores that cannot be compared."""

@@ -28,8 +28,8 @@ from tasks.files import write_json
 from tasks.packing.mixing import batch_rows, tally_mixing
 from tasks.packing.spill import Run, read_keys, read_range
 from tasks.packing.statistics import tally
-from tasks.params import PackParams
 from tasks.progress import track
+from tasks.settings.data import PackParams
 from tasks.shards.records import entry_record
 from tasks.shards.rows import DPIXEL_SCHEMA, encode_dpixels
 from tasks.shards.taking import take_dpixels

@@ -23,8 +23,8 @@ from models.hashing import hash_u64
 from tasks.ingest import Catalogue
 from tasks.packing.sources import REASONS, Piece, TableSource, TileSource, open_source
 from tasks.packing.spill import read_records, write_run
-from tasks.params import PackParams
 from tasks.progress import track
+from tasks.settings.data import PackParams
 from tasks.shards.taking import take_dpixels
 from tasks.validation.held_out import HeldOut
 

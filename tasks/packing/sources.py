@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from models.dpixel import DPixels
 from tasks.ingest import Catalogue
-from tasks.params import PackParams
 from tasks.points import FOLDER, open_points
+from tasks.settings.data import PackParams
 from tasks.tiles import Tile, dpixels_of, read_tile, release
 from tasks.validation.held_out import HeldOut
 

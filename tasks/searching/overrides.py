@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tasks.errors import ParamsError
-from tasks.params import PretrainParams
+from tasks.settings.training import PretrainParams
 
 Override = Mapping[str, Any]
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from models.hashing import hash_u64
 from models.order import Order, Window
 from tasks.errors import DataError, ParamsError
-from tasks.params import TrainingParams
+from tasks.settings.training import TrainingParams
 from tasks.streaming.damage import Damage
 from tasks.streaming.windows import Held, Source, Windows
 

@@ -7,7 +7,7 @@ students of a teacher must not depend on the day.
 
 from tasks.checkpoints import Checkpoint, open_checkpoint
 from tasks.errors import DigestMismatch, ParamsError
-from tasks.params import CacheTargetsParams
+from tasks.settings.products import CacheTargetsParams
 from tasks.workspace import Workspace
 
 _WHERE = "cache_targets.teacher_digest in params.yaml"

@@ -33,7 +33,7 @@ from tasks.files import (
     sync_folder,
     write_json,
 )
-from tasks.params import ExecutionParams
+from tasks.settings.training import ExecutionParams
 from tasks.training.engine import VERSION, Engine
 
 MANIFEST = "manifest.json"

@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from models.precision import has_bfloat16
-from tasks.params import TrainingParams
 from tasks.progress import say
+from tasks.settings.training import TrainingParams
 from tasks.training.sharding import Sharding
 
 # Decision: the processor unless the environment names another accelerator. Exact resume has been

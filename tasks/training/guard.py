@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 from typing import Any, Self
 
-from tasks.params import GuardParams
+from tasks.settings.training import GuardParams
 
 _SLACK = 0.01
 """Share of the mean that a loss may exceed it by, however little the last steps differed."""

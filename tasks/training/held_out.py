@@ -16,7 +16,7 @@ from models.dpixel import DPixels
 from models.hashing import hash_u64
 from models.pools import pool_s1, pool_s2
 from tasks.errors import ParamsError
-from tasks.params import TrainingParams
+from tasks.settings.training import TrainingParams
 from tasks.streaming.stream import Part
 from tasks.streaming.windows import Held, Source
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from tasks.errors import Preempted, StageFailed, TesseraError
 from tasks.files import sync_file, sync_folder, write_json
 from tasks.lifeline import asked_first, die_with_runner
-from tasks.params import TrainingParams
 from tasks.preempted import when_asked
+from tasks.settings.training import TrainingParams
 from tasks.stage import Stage
 from tasks.streaming.damage import SKIP, read_skipped
 from tasks.tracking import EXECUTION_TAG, beside_an_error

@@ -23,7 +23,7 @@ import torch
 
 from models.training_cost import StepCost
 from tasks.errors import ParamsError
-from tasks.params import TrainingParams
+from tasks.settings.training import TrainingParams
 from tasks.training.records import Record, Recorder
 
 SPEED = "speed.jsonl"

@@ -23,9 +23,9 @@ from models.correlation import pearson, spearman
 from tasks.errors import LineageError
 from tasks.files import write_bytes, write_json
 from tasks.packing.normalisation import resolve
-from tasks.params import DistillParams, PretrainParams
 from tasks.progress import say
 from tasks.scores import CHECKPOINTS
+from tasks.settings.training import DistillParams, PretrainParams
 from tasks.stage import Stage
 from tasks.training.records import Recorder
 from tasks.training.selection import PROBE, Candidate, open_selection

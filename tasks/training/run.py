@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tasks.errors import DataError
 from tasks.files import sync_file
-from tasks.params import TrainingParams
+from tasks.settings.training import TrainingParams
 from tasks.streaming.stream import Stream, open_stream
 from tasks.training.checkpoints import (
     Found,

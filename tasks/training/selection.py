@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tasks.errors import DataError, DigestMismatch
 from tasks.files import sha256_of, sync_file, sync_folder, write_json
-from tasks.params import TrainingParams
+from tasks.settings.training import TrainingParams
 
 PROBE = "probe"
 """The number that ranks candidates; higher is better."""

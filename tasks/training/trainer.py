@@ -19,7 +19,7 @@ from torch import Tensor
 from models.hashing import hash_u64
 from models.training_cost import StepCost
 from tasks.errors import Preempted
-from tasks.params import TrainingParams
+from tasks.settings.training import TrainingParams
 from tasks.training.engine import join_world, say_if_emulated
 from tasks.training.objective import Batch, Objective
 from tasks.training.preemption import Preemption

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 from tasks.files import canonical_json
-from tasks.params import ValidateParams
+from tasks.settings.data import ValidateParams
 from tasks.validation.band_order import NEIGHBOURS
 
 KEYS = ("tile", "sensor", "band")

@@ -195,7 +195,7 @@ def test_pods_of_kubernetes_train_as_one_machine_does(untrained: Path) -> None:
     # What a stage that was killed has left, which nobody must join.
     stale = Workspace(untrained).state / "jobs" / "pretrain.json"
     stale.parent.mkdir(exist_ok=True)
-    stale.write_text(json.dumps({"attempt": "stale", "job": ".tessera/work/pretrain/x/job.json"}))
+    stale.write_text(json.dumps({"attempt": "stale", "job": "left/job.json"}))
     with start("1") as follower, start("0") as first:
         printed = [pod.communicate(timeout=400)[0] for pod in (first, follower)]
     assert [first.returncode, follower.returncode] == [0, 0], "\n".join(printed)

@@ -12,8 +12,9 @@ from models.initialisation import initialise
 from models.student import Student
 from tasks.checkpoints import open_checkpoint
 from tasks.errors import DigestMismatch, LineageError, ParamsError
-from tasks.params import Section, read_params
+from tasks.params import read_params
 from tasks.promote import promote
+from tasks.settings.section import Section
 from tasks.stage import Stage, run_stage
 from tasks.tracking import open_client
 from tasks.workspace import Workspace

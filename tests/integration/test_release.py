@@ -27,9 +27,10 @@ from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.ingest import ingest
 from tasks.manifest import describe_files, digest_of
-from tasks.params import Params, Section, read_params, set_archive
+from tasks.params import Params, read_params, set_archive
 from tasks.report import report
 from tasks.reporting.pictures import read_legend
+from tasks.settings.section import Section
 from tasks.stage import Stage, run_stage
 from tasks.tiles import Array, TileRef, read_tile
 from tasks.workspace import Workspace

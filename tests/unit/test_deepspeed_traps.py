@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.params import PretrainParams
+from tasks.settings.training import PretrainParams
 from tasks.training.objective import Batch, Work
 from tests.corpora import make_dpixels, write_corpus
 from tests.training_objectives import Planted, Small, teacher

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.params import GuardParams
+from tasks.settings.training import GuardParams
 from tasks.training.guard import Guard
 
 

@@ -14,7 +14,7 @@ from tasks.evaluation.ground import place_of, survey_ground
 from tasks.evaluation.labels import Task, TaskTooSmall, read_tasks
 from tasks.evaluation.probes import folds_of
 from tasks.ingest import Catalogue, make_catalogue
-from tasks.params import EvaluateParams
+from tasks.settings.products import EvaluateParams
 from tasks.tiles import Array, read_tile
 from tests.builders import SECTION
 

@@ -7,7 +7,8 @@ import torch
 
 from models.training_cost import StepCost
 from tasks.errors import ParamsError
-from tasks.params import PretrainParams, read_params
+from tasks.params import read_params
+from tasks.settings.training import PretrainParams
 from tasks.training.collapse import LOW_SHARE, CollapseWatch
 from tasks.training.metering import (
     SPEED,

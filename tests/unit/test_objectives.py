@@ -13,8 +13,9 @@ from models.distillation import StudentWithHeads
 from models.encode import Encoder
 from models.hashing import hash_u64
 from tasks.distill import StudentObjective
-from tasks.params import DistillParams, read_params
+from tasks.params import read_params
 from tasks.pretrain import TeacherObjective
+from tasks.settings.training import DistillParams
 from tasks.streaming.stream import open_stream
 from tasks.training.inputs import as_groups, micro_batches, target_inputs, view_inputs
 from tasks.training.launch import Job

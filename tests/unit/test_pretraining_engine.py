@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.params import PretrainParams, read_params
+from tasks.params import read_params
+from tasks.settings.training import PretrainParams
 from tests.corpora import make_dpixels, write_corpus
 from tests.training_objectives import teacher
 from tests.training_runs import REPOSITORY, Ended, run, small

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.params import PretrainParams
+from tasks.settings.training import PretrainParams
 from tests.corpora import make_dpixels, write_corpus
 from tests.training_objectives import Planted
 from tests.training_runs import Ended, Kill, run, small

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.params import PretrainParams
+from tasks.settings.training import PretrainParams
 from tests.corpora import make_dpixels, write_corpus
 from tests.training_objectives import Planted, plain_loop
 from tests.training_runs import Ended, Kill, run, small

@@ -8,7 +8,8 @@ import pytest
 
 from models.bands import S1_BANDS, S2_BANDS
 from models.dpixel import DPixels, Series, offsets_of
-from tasks.params import ValidateParams, read_params
+from tasks.params import read_params
+from tasks.settings.data import ValidateParams
 from tasks.simulator.config import SimulatorConfig
 from tasks.simulator.tile import SimulatedTile, simulate_tile
 from tasks.tiles import TileRef

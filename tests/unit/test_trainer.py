@@ -15,8 +15,8 @@ from torch import nn
 
 from tasks.errors import DataError, StageFailed
 from tasks.files import write_json
-from tasks.params import PretrainParams
 from tasks.pretrain import TeacherObjective
+from tasks.settings.training import PretrainParams
 from tasks.stage import Stage
 from tasks.training.events import KINDS
 from tasks.training.launch import Job, run_training

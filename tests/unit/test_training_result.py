@@ -15,7 +15,8 @@ from models.initialisation import initialise
 from models.student import Student
 from tasks.checkpoints import open_checkpoint
 from tasks.errors import LineageError
-from tasks.params import DistillParams, read_params
+from tasks.params import read_params
+from tasks.settings.training import DistillParams
 from tasks.stage import Stage
 from tasks.training.records import Recorder
 from tasks.training.result import Result, compare, table_of
