@@ -50,8 +50,7 @@ def render(content: Mapping[str, Any]) -> str:
     for name in _names(content):
         found = (cells.get((name, k), "-") for k in prefixes)
         lines.append("".join([name.ljust(16), *(cell.rjust(22) for cell in found)]))
-    seeds = ", ".join(map(str, content["seeds"]))
-    lines.append(f"score (95 % interval), student {content['size']}, seeds {seeds}")
+    lines.append(f"score, student {content['size']}; {_intervals(content['seeds'])}")
     return "\n".join(lines)
 
 
@@ -91,6 +90,14 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
+def _intervals(seeds: Sequence[int]) -> str:
+    """Say what the intervals are over: one training says nothing of what another would give."""
+    if len(seeds) == 1:
+        return f"95 % intervals over groups of ground, for the trainings of seed {seeds[0]} alone"
+    named = ", ".join(map(str, seeds))
+    return f"95 % intervals over groups of ground and the trainings of seeds {named}"
+
+
 def _html(content: Mapping[str, Any], picture: bytes) -> str:
     rows = content["rows"]
     image = base64.b64encode(picture).decode()
@@ -108,8 +115,7 @@ def _html(content: Mapping[str, Any], picture: bytes) -> str:
         _table(content, {(r["control"], r["prefix"]): _retained(r) for r in rows}),
         f"<h2>Difference to {REFERENCE}, in pairs</h2>",
         _table(content, {(r["control"], r["prefix"]): _difference(r) for r in rows}),
-        f"<p>Student {escape(content['size'])}; {len(content['seeds'])} seeds of the trainings; 95 %"
-        " intervals over groups of ground and seeds.</p></html>",
+        f"<p>Student {escape(content['size'])}; {_intervals(content['seeds'])}.</p></html>",
     ]
     return "".join(parts) + "\n"
 

@@ -168,6 +168,8 @@ def test_files_tell_the_same_and_are_the_same_bytes_again(
         [row["score"] for row in rows], rel=1e-5
     )
     page = (tmp_path / "one" / "controls.html").read_text()
+    assert "for the trainings of seed 11 alone" in page
+    assert "and the trainings of seeds 11, 12" in render(content | {"seeds": [11, 12]})
     assert "the &lt;student&gt;" in page
     assert f"{rows[0]['score']:.3f}" in page
     assert f"{rows[0]['score']:.3f}" in render(content)
