@@ -55,10 +55,19 @@ def test_every_stage_of_dvc_yaml_is_in_the_graph_with_its_matrix_items() -> None
     assert set(declared_stages()) == set(stages(Workspace(REPOSITORY)))
 
 
-def test_a_stage_on_demand_counts_only_where_it_is_asked_for() -> None:
-    everything = outdated(Workspace(REPOSITORY))
-    assert not [name for name in everything if ON_DEMAND in name]
-    assert outdated(Workspace(REPOSITORY), [ON_DEMAND]) == [f"{ON_DEMAND}:controls"]
+def test_a_stage_on_demand_counts_only_where_it_is_asked_for(
+    workspace: Workspace, toy: Toy
+) -> None:
+    file, address = toy.root / ON_DEMAND, f"{ON_DEMAND}:controls"
+    file.parent.mkdir(parents=True)
+    file.write_text("stages: {controls: {cmd: 'false', outs: [never]}}\n")
+    try:
+        assert address not in outdated(workspace)
+        assert address not in stages(workspace)
+        assert outdated(workspace, [ON_DEMAND]) == [address]
+    finally:
+        file.unlink()
+        file.parent.rmdir()
 
 
 def test_every_stage_comes_after_what_it_reads() -> None:

@@ -96,6 +96,7 @@ def test_replay_by_micro_batches_that_part_pairs_is_refused_by_name(micro_batch:
 
 
 def test_prefix_that_is_no_prefix_is_refused_by_name() -> None:
-    section = read_params(REPOSITORY / "params.yaml").pretrain.complete()
-    with pytest.raises(ValueError, match=r"prefix_losses \(192,\) are not all shorter"):
-        PretrainParams.model_validate(section | {"prefix_losses": [192]})
+    section = read_params(REPOSITORY / "params.yaml").pretrain
+    whole = section.architecture.repr_dim
+    with pytest.raises(ValueError, match=rf"prefix_losses \({whole},\) are not all shorter"):
+        PretrainParams.model_validate(section.complete() | {"prefix_losses": [whole]})
