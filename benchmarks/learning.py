@@ -169,6 +169,8 @@ def main() -> None:
     parser.add_argument("--trainings", type=int, default=2, help="networks trained from scratch")
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps, one training")
     chosen = parser.parse_args()
+    if chosen.seeds < 2:
+        parser.error(f"--seeds: an interval needs two draws or more, got {chosen.seeds}")
     share, trainings = (_QUICK, 1) if chosen.quick else (1, chosen.trainings)
     work = chosen.work / ("quick" if chosen.quick else "full")
     work.mkdir(parents=True, exist_ok=True)

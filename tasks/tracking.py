@@ -15,6 +15,7 @@ from pathlib import Path
 from socket import gethostname
 from time import time
 from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock
 
@@ -236,8 +237,8 @@ def _tags(plan: Manifest, parents: Mapping[str, Any]) -> dict[str, str]:
 
 
 def name_of(workspace: Workspace) -> str:
-    """Name this workspace among those that share a store."""
-    return f"{gethostname()}:{workspace.root}"
+    """Name this workspace among those that share a store, in words that a query can quote."""
+    return f"{gethostname()}:{quote(str(workspace.root))}"
 
 
 def _log_inputs(tracker: Tracker, plan: Manifest) -> None:

@@ -50,6 +50,19 @@ def fail(workspace: Workspace) -> None:
         raise ZeroDivisionError
 
 
+def test_project_whose_folder_has_a_quote_finds_its_own_runs(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    shared = workspace.tracking_uri
+    quoted = Workspace(tmp_path / "tess'era' or 1 = 1")
+    quoted.root.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", shared)
+        train(workspace, [1.0])
+        mine = train(quoted, [2.0])
+        assert [run.run_id for run in list_runs(quoted)] == [mine]
+
+
 def test_runs_are_listed_newest_first_with_their_status(workspace: Workspace) -> None:
     first = train(workspace, [2.0, 1.0])
     fail(workspace)
